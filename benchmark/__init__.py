@@ -1,0 +1,4 @@
+"""The engine: registry, configuration, protocol, training, metrics, results and leaderboards.
+
+It knows no method, loss or data set by name.
+"""

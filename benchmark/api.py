@@ -1,0 +1,348 @@
+"""The whole contract between the engine and what plugs into it: methods, regression losses and data sets.
+
+Shapes use B samples in a batch, N images, D features, A attributes (semantics), C classes. Inside a ``TrainData`` the
+classes are numbered with the seen ones first: 0..n_seen-1 are seen, n_seen..n_seen+n_unseen-1 are unseen.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from benchmark.registry import InputError
+
+T = TypeVar("T")
+
+
+class Config(BaseModel):
+    """Validated settings: an unknown key, a wrong type or a value out of range is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MethodConfig(Config):
+    """What every method can be set to.
+
+    Attributes:
+        preprocess: how features are scaled. ``minmax`` and ``standard`` are fitted on the training features alone;
+            ``l2`` gives each image unit norm.
+        regression_weight: the weight (lambda) of the attribute-regression loss in the method's objective.
+    """
+
+    preprocess: Literal["none", "l2", "minmax", "standard"] = "none"
+    regression_weight: float = Field(1.0, ge=0)
+
+
+class LossConfig(Config):
+    """What every attribute-regression loss can be set to.
+
+    Attributes:
+        normalize: L2-normalise each row of the prediction and of the target before they are compared.
+    """
+
+    normalize: bool = True
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The sizes that a method needs to build itself."""
+
+    n_features: int
+    n_attributes: int
+    n_seen: int
+    n_unseen: int
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """All that ``Method.fit`` may see: images of seen classes, and attributes of all classes (inductive setting).
+
+    Attributes:
+        features: (N, D) float32, preprocessed, on the run's device.
+        labels: (N,) int64, each in 0..n_seen-1.
+        attributes: (n_seen + n_unseen, A) float32, seen classes first.
+        n_seen: the number of seen classes.
+    """
+
+    features: Tensor
+    labels: Tensor
+    attributes: Tensor
+    n_seen: int
+
+    @property
+    def meta(self) -> Meta:
+        """The sizes of this data."""
+        n_classes, n_attributes = self.attributes.shape
+        return Meta(self.features.shape[1], n_attributes, self.n_seen, n_classes - self.n_seen)
+
+    @property
+    def targets(self) -> Tensor:
+        """(N, A) the attributes of each image's class."""
+        return self.attributes[self.labels]
+
+    @property
+    def class_counts(self) -> Tensor:
+        """(n_seen,) the number of images of each seen class."""
+        return torch.bincount(self.labels, minlength=self.n_seen)
+
+    @property
+    def seen(self) -> Tensor:
+        """(n_seen,) the indices of the seen classes."""
+        return torch.arange(self.n_seen, device=self.labels.device)
+
+    @property
+    def unseen(self) -> Tensor:
+        """(n_unseen,) the indices of the unseen classes."""
+        return torch.arange(self.n_seen, len(self.attributes), device=self.labels.device)
+
+
+class RegressionLoss(nn.Module, ABC):
+    """An attribute-regression loss; the benchmark swaps it inside any method.
+
+    Args:
+        n_classes: the number of seen classes, which ``labels`` index.
+        n_attributes: the number of semantics.
+        config: validated settings, an instance of the class's own ``Config``.
+    """
+
+    Config: ClassVar[type[LossConfig]] = LossConfig
+    #: True only for "none": methods are then given no loss at all, and leave their regression out.
+    absent: ClassVar[bool] = False
+
+    def __init__(self, n_classes: int, n_attributes: int, config: Any) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.n_attributes = n_attributes
+        self.config = config
+
+    def prepare(self, attributes: Tensor, counts: Tensor) -> None:
+        """Learn what is fixed for a training set, once before training.
+
+        Args:
+            attributes: (n_classes, A) the attributes of the seen classes.
+            counts: (n_classes,) the number of training images of each.
+        """
+
+    @abstractmethod
+    def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+        """The scalar loss of (B, A) predictions against the (B, A) attributes of classes ``labels`` (B,)."""
+
+    def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG002
+        """(B, A) element weights W with which mean(W * squared error) is this loss near ``predicted``, detached.
+
+        Closed-form methods solve a weighted least-squares problem with them and iterate. None means that the loss has
+        no such form; a closed-form method then refuses it through ``Incompatible``.
+        """
+        return None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups of parameters that the loss itself learns; none by default."""
+        return []
+
+
+class Incompatible(Exception):
+    """Raised by a method whose training cannot use the given loss; the pair is skipped with this reason."""
+
+
+class Run(ABC):
+    """What the engine lends a method during ``fit``: device, random numbers, selection on validation, a log.
+
+    A run either selects (it scores the method on validation data after every choice and keeps the best) or refits (it
+    goes straight through the choices that were selected). A method is written once and does not ask which.
+    """
+
+    device: torch.device
+
+    @abstractmethod
+    def generator(self, name: str) -> torch.Generator:
+        """A generator on the run's device, seeded from the run's seed and ``name``: a new draw moves no other."""
+
+    @abstractmethod
+    def epochs(
+        self, method: Method, n: int, patience: int, *, every: int = 1, ready: Callable[[], None] | None = None
+    ) -> Iterator[int]:
+        """Iterate over epochs 1..n; when the loop ends, ``method`` holds the state that was selected.
+
+        Args:
+            method: what is scored on validation and whose state is kept.
+            n: the most epochs.
+            patience: stop after this many evaluations without improvement.
+            every: evaluate after every this many epochs.
+            ready: called before each evaluation and at the end, for a method that has to get ready to score.
+        """
+
+    @abstractmethod
+    def candidates(self, method: Method, options: Sequence[T]) -> Iterator[T]:
+        """Iterate over ``options``, each of which the loop body fits; ends as ``epochs`` does."""
+
+    @abstractmethod
+    def log(self, **values: Tensor | float) -> None:
+        """Note scalars of this epoch in the result's history.
+
+        Raises:
+            FloatingPointError: a value is not finite; the run is recorded as failed, with its epoch.
+        """
+
+
+class Method(nn.Module, ABC):
+    """A zero-shot-learning method.
+
+    Args:
+        meta: the sizes of the data.
+        config: validated settings, an instance of the class's own ``Config``.
+        generator: the source of the initial weights; global random state must not be used.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:  # noqa: ARG002
+        super().__init__()
+        self.meta = meta
+        self.config = config
+
+    @abstractmethod
+    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+        """Train on ``data``; ``loss`` is the attribute-regression loss, or None for the method without one.
+
+        Raises:
+            Incompatible: the method cannot be trained with this loss.
+        """
+
+    @abstractmethod
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:
+        """(B, len(classes)) compatibility of (B, D) features with ``classes``; higher is more likely.
+
+        ``classes`` holds the unseen classes (ZSL), or all of them (GZSL), as rows of ``TrainData.attributes``.
+        """
+
+    @abstractmethod
+    def semantics(self, x: Tensor) -> Tensor | None:
+        """(B, A) the attributes predicted for (B, D) features; None where nothing was trained to predict them."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set with its division into seen and unseen classes, as the protocol takes it.
+
+    Attributes:
+        features: (N, D) float32; may be memory-mapped.
+        labels: (N,) int64, the class of each image, in 0..C-1.
+        attributes: (C, A) float32 class semantics.
+        class_names: C names.
+        trainval: indices of the images of seen classes to train and validate on.
+        test_seen: indices of the test images of seen classes.
+        test_unseen: indices of the test images of unseen classes.
+        validation_classes: the seen classes that play the unseen ones in validation; None: drawn by the protocol.
+    """
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    attributes: npt.NDArray[np.float32]
+    class_names: tuple[str, ...]
+    trainval: npt.NDArray[np.int64]
+    test_seen: npt.NDArray[np.int64]
+    test_unseen: npt.NDArray[np.int64]
+    validation_classes: npt.NDArray[np.int64] | None = None
+
+    @property
+    def seen(self) -> npt.NDArray[np.int64]:
+        """The seen classes, ascending: those of ``trainval``."""
+        return np.unique(self.labels[self.trainval])
+
+    @property
+    def unseen(self) -> npt.NDArray[np.int64]:
+        """The unseen classes, ascending: those of ``test_unseen``."""
+        return np.unique(self.labels[self.test_unseen])
+
+    def check(self, where: str = "split") -> None:
+        """Assert what every later step relies on.
+
+        Args:
+            where: the file that is to blame, for the message.
+
+        Raises:
+            InputError: shapes disagree, a label or index is out of range, an attribute is not finite, parts overlap, a
+                seen class is tested as unseen, or validation classes are not seen classes.
+        """
+        for name, problem in self._problems():
+            raise InputError(f"{where}: {name} {problem}")
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        n, c = len(self.features), len(self.attributes)
+        if self.labels.shape != (n,):
+            yield "labels", f"must be one for each of the {n} images, got shape {self.labels.shape} instead"
+        if len(self.class_names) != c:
+            yield "allclasses_names", f"must name the {c} classes of att, got {len(self.class_names)} names instead"
+        if not np.isfinite(self.attributes).all():
+            yield "att", "must be finite, got NaN or infinity instead"
+        if n and not (self.labels.min() >= 0 and self.labels.max() < c):
+            yield "labels", f"must be in 1..{c}, got {self.labels.min() + 1}..{self.labels.max() + 1} instead"
+        parts = {"trainval_loc": self.trainval, "test_seen_loc": self.test_seen, "test_unseen_loc": self.test_unseen}
+        for name, part in parts.items():
+            if not len(part):
+                yield name, "must not be empty"
+            elif part.min() < 0 or part.max() >= n:
+                yield name, f"must be in 1..{n}, got {part.min() + 1}..{part.max() + 1} instead"
+            elif len(np.unique(part)) != len(part):
+                yield name, "must not repeat an image"
+        for a, b in (
+            ("trainval_loc", "test_seen_loc"),
+            ("trainval_loc", "test_unseen_loc"),
+            ("test_seen_loc", "test_unseen_loc"),
+        ):
+            if shared := len(np.intersect1d(parts[a], parts[b])):
+                yield a, f"must be disjoint from {b}, got {shared} shared images instead"
+        if both := len(np.intersect1d(self.seen, self.unseen)):
+            yield "trainval_loc", f"must hold seen classes only, got {both} classes of test_unseen_loc instead"
+        if strange := len(np.setdiff1d(self.labels[self.test_seen], self.seen)):
+            yield "test_seen_loc", f"must hold seen classes only, got {strange} classes that trainval_loc lacks instead"
+        if self.validation_classes is not None:
+            if strange := len(np.setdiff1d(self.validation_classes, self.seen)):
+                yield "validation classes", f"must be seen classes, got {strange} others instead"
+            if not 0 < len(self.validation_classes) < len(self.seen):
+                yield "validation classes", f"must leave classes to train on, got all {len(self.seen)} instead"
+
+
+class Dataset(ABC):
+    """A named source of a ``Split``.
+
+    Args:
+        name: what the command line and the leaderboards call it.
+        config: validated settings, an instance of the class's own ``Config``.
+        data_root: the folder of the data files, or None where there is none.
+    """
+
+    Config: ClassVar[type[Config]] = Config
+    simulated: ClassVar[bool] = False
+
+    def __init__(self, name: str, config: Any, data_root: Path | None) -> None:
+        self.name = name
+        self.config = config
+        self.data_root = data_root
+
+    @property
+    @abstractmethod
+    def features(self) -> str:
+        """The name of the feature set, which boards never mix."""
+
+    @property
+    @abstractmethod
+    def revision(self) -> str:
+        """A digest of all that defines the data; results of different revisions are never compared."""
+
+    @abstractmethod
+    def load(self) -> Split:
+        """Load and check the data.
+
+        Raises:
+            InputError: a file is missing, broken or contradicts itself.
+        """

@@ -1,0 +1,128 @@
+"""Settings in layers, last wins: class default < YAML hparams < its datasets < its losses < the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+
+from benchmark.api import Config
+from benchmark.registry import InputError, did_you_mean
+
+C = TypeVar("C", bound=Config)
+Layer = Mapping[str, Any]
+
+
+class Range(Config):
+    """A hyper-parameter's range for search: an interval (optionally on a log scale), or choices."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: list[Any] | None = None
+
+
+class Published(Config):
+    """Figures from the literature, shown beside ours and never used to tune: per data set T1, U, S, H in percent."""
+
+    source: str
+    features: str
+    status: str = "sourced"
+    note: str = ""
+    results: dict[str, dict[str, float | None]]
+
+
+class LossLayer(Config):
+    """A method's overrides for one loss: its own hyper-parameters, and the loss's parameters."""
+
+    hparams: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ConfigFile(Config):
+    """The YAML beside a method or a loss."""
+
+    hparams: dict[str, Any] = Field(default_factory=dict)
+    datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    losses: dict[str, LossLayer] = Field(default_factory=dict)
+    search: dict[str, Range] = Field(default_factory=dict)
+    published: list[Published] = Field(default_factory=list)
+
+
+def load_file(path: Path) -> ConfigFile:
+    """Read and validate a YAML file; an absent one is empty.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or has an unknown key or a wrong type.
+    """
+    if not path.is_file():
+        return ConfigFile()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping, got {type(content).__name__} instead")
+    return validate(ConfigFile, content or {}, str(path))
+
+
+def resolve(schema: type[C], layers: Mapping[str, Layer], hint: Mapping[str, str] | None = None) -> C:
+    """Merge ``layers`` in order, each named by where it comes from, and validate each as it is laid on.
+
+    Args:
+        schema: the class of the result.
+        layers: where -> values; later ones win.
+        hint: key -> where else that key would be right, for the message about an unknown one.
+
+    Raises:
+        InputError: names the layer and key of the first thing wrong.
+    """
+    merged: dict[str, Any] = {}
+    for where, layer in layers.items():
+        merged.update(layer)
+        validate(schema, merged, where, hint)
+    return validate(schema, merged, "defaults")
+
+
+def validate(schema: type[C], values: Mapping[str, Any], where: str, hint: Mapping[str, str] | None = None) -> C:
+    """``schema`` built from ``values``; raises ``InputError`` with one line about the first problem."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            parent = schema.model_fields if len(first["loc"]) == 1 else {}
+            tail = (hint or {}).get(key) or did_you_mean(key, list(parent))
+            raise InputError(f"{where}: unknown key {key!r}; {tail}") from None
+        wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise InputError(f"{where}: {key} must be {wanted}, got {first['input']!r} instead") from None
+
+
+def parse_assignments(text: list[str], where: str) -> dict[str, Any]:
+    """``["lr=0.1", "seeds=[1, 2]"]`` -> values, each read as YAML.
+
+    Raises:
+        InputError: one lacks a ``=`` or a key, or repeats a key.
+    """
+    values: dict[str, Any] = {}
+    for item in text:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"{where}: {item!r} must be key=value")
+        if key.strip() in values:
+            raise InputError(f"{where}: {key.strip()!r} is given twice")
+        try:
+            values[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"{where}: {item!r} has a value that is not YAML") from error
+    return values
+
+
+def parse_spec(text: str, where: str) -> tuple[str, dict[str, Any]]:
+    """``"remse:alpha=0.1,scale=mean_one"`` -> ``("remse", {"alpha": 0.1, "scale": "mean_one"})``."""
+    name, colon, rest = text.partition(":")
+    return name, parse_assignments(rest.split(","), where) if colon else {}
