@@ -2,3 +2,26 @@
 
 It knows no method, loss or data set by name.
 """
+
+import importlib.util
+import sys
+from pathlib import Path
+
+
+def _refuse_other_datasets_package() -> None:
+    """``datasets`` is also the name of Hugging Face's package, which shadows ours where it is found first."""
+    found = importlib.util.find_spec("datasets")
+    ours = Path(__file__).resolve().parent.parent / "datasets" / "__init__.py"
+    if found and found.origin and Path(found.origin).resolve() == ours:
+        return
+    message = (
+        f"the package 'datasets' must be this suite's ({ours.parent.name}/ beside benchmark/), got another one instead; "
+        "run from the repository's root, or uninstall the other"
+    )
+    if sys.argv[0] == "-m":  # a command is starting: one line, as for any other bad input
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(2)
+    raise ImportError(message)
+
+
+_refuse_other_datasets_package()

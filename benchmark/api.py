@@ -6,8 +6,11 @@ classes are numbered with the seen ones first: 0..n_seen-1 are seen, n_seen..n_s
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -21,6 +24,12 @@ from torch import Tensor, nn
 from benchmark.registry import InputError
 
 T = TypeVar("T")
+
+
+def derive_seed(*names: object) -> int:
+    """A 63-bit seed from a hash of ``names``, so that adding a draw somewhere moves no other."""
+    text = "\x1f".join(str(name) for name in names)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Config(BaseModel):
@@ -312,6 +321,23 @@ class Split:
                 yield "validation classes", f"must leave classes to train on, got all {len(self.seen)} instead"
 
 
+class SealedError(Exception):
+    """Something tried to load a data set while a method was being fitted."""
+
+
+_sealed: ContextVar[bool] = ContextVar("sealed", default=False)
+
+
+@contextmanager
+def sealed() -> Iterator[None]:
+    """While this is entered, no data set can be loaded: a method in ``fit`` cannot reach test images by it."""
+    token = _sealed.set(True)
+    try:
+        yield
+    finally:
+        _sealed.reset(token)
+
+
 class Dataset(ABC):
     """A named source of a ``Split``.
 
@@ -340,9 +366,20 @@ class Dataset(ABC):
         """A digest of all that defines the data; results of different revisions are never compared."""
 
     @abstractmethod
-    def load(self) -> Split:
-        """Load and check the data.
+    def read(self) -> Split:
+        """Read and check the data; called by ``load``.
 
         Raises:
             InputError: a file is missing, broken or contradicts itself.
         """
+
+    def load(self) -> Split:
+        """The data, read and checked.
+
+        Raises:
+            SealedError: a method is being fitted.
+            InputError: a file is missing, broken or contradicts itself.
+        """
+        if _sealed.get():
+            raise SealedError(f"{self.name} cannot be loaded while a method is being fitted")
+        return self.read()

@@ -50,7 +50,7 @@ class Registry(Generic[T]):
     Args:
         kind: what is registered, in the singular; third parties use the entry-point group ``zsl_benchmark.<kind>``,
             whose entries name modules that register on import.
-        package: the package whose modules register themselves when imported.
+        package: the package whose modules register themselves when imported (or one module that does).
         check: says what is wrong with an object that is not of the kind, or None.
     """
 
@@ -116,11 +116,16 @@ class Registry(Generic[T]):
             return
         self._loaded = True
         package = importlib.import_module(self._package)
-        for module in pkgutil.walk_packages(package.__path__, prefix=f"{self._package}."):
+        for module in pkgutil.walk_packages(getattr(package, "__path__", []), prefix=f"{self._package}."):
             if not module.name.rpartition(".")[2].startswith("_"):
                 importlib.import_module(module.name)
         for point in entry_points(group=f"zsl_benchmark.{self.kind.replace(' ', '_')}"):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:
+                raise InputError(
+                    f"entry point {point.name} = {point.value}: {type(error).__name__}: {error}"
+                ) from error
 
 
 def subclass_check(base: type) -> Callable[[object], str | None]:

@@ -1,0 +1,180 @@
+"""One cell from start to end: load, select on validation, refit, open the test images, evaluate, once for each seed."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from benchmark.api import Dataset, Incompatible, Method, Run, Split, TrainData, derive_seed, sealed
+from benchmark.evaluate import evaluate
+from benchmark.jobs import Cell
+from benchmark.protocol import (
+    HeldOut,
+    Stage,
+    Transform,
+    held_out,
+    random_partition,
+    test_stage,
+    train_data,
+    validation_stage,
+)
+from benchmark.provenance import describe
+from benchmark.registry import InputError
+from benchmark.results import Cost, Evaluation, Result, Selection
+from benchmark.train import CRITERION, RefitRun, SelectionRun
+from methods import METHODS
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What the seeds of a cell share: two training sets and the validation images, but no test image."""
+
+    select_on: TrainData
+    validation: HeldOut | None
+    trainval: TrainData
+    stage: Stage
+    transform: Transform
+
+
+def run_cell(cell: Cell) -> Iterator[Result]:
+    """Run the seeds of ``cell`` one after another; what goes wrong in one is its result, and the next goes on.
+
+    Raises:
+        InputError: the data cannot be loaded.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = torch.device(cell.device)
+    dataset = cell.dataset()
+    prepared = _prepare(cell, dataset, device)
+    for seed in cell.seeds:
+        provenance = describe(device, cell.sources())
+        try:
+            evaluation, selection, history, cost = _run_seed(cell, dataset, prepared, seed, device)
+        except Incompatible as reason:
+            yield Result(spec=cell.spec, seed=seed, status="skipped", error=str(reason), provenance=provenance)
+        except InputError:
+            raise
+        except Exception as error:
+            yield Result(spec=cell.spec, seed=seed, status="failed", error=_one_line(error), provenance=provenance)
+        else:
+            yield Result(
+                spec=cell.spec,
+                seed=seed,
+                status="ok",
+                evaluation=evaluation,
+                selection=selection,
+                refit_history=history,
+                cost=cost,
+                provenance=provenance,
+            )
+
+
+def _load(cell: Cell, dataset: Dataset) -> Split:
+    split = dataset.load()
+    kind, _, index = cell.spec.split.partition("-")
+    return random_partition(split, dataset.name, int(index)) if kind == "random" else split
+
+
+def _prepare(cell: Cell, dataset: Dataset, device: torch.device) -> _Prepared:
+    split, preprocess = _load(cell, dataset), cell.method_config().preprocess
+    stage = test_stage(split)
+    trainval, transform = train_data(split, stage, preprocess, device)
+    if cell.spec.protocol == "literature":
+        return _Prepared(trainval, None, trainval, stage, transform)
+    validation = validation_stage(split, f"{dataset.name} {cell.spec.split}")
+    select_on, of_validation = train_data(split, validation, preprocess, device)
+    return _Prepared(select_on, held_out(split, validation, of_validation, device), trainval, stage, transform)
+
+
+def _run_seed(
+    cell: Cell, dataset: Dataset, prepared: _Prepared, seed: int, device: torch.device
+) -> tuple[Evaluation, Selection, list[dict[str, float]], Cost]:
+    title, memory, start = f"{cell.title} s{seed}", _PeakMemory(device), time.perf_counter()
+
+    def open_test() -> HeldOut:
+        return held_out(_load(cell, dataset), prepared.stage, prepared.transform, device)
+
+    def select(on: HeldOut) -> tuple[SelectionRun, Method]:
+        run = SelectionRun(device, seed, f"{title} select", on)
+        return run, _fit(cell, prepared.select_on, run, seed)
+
+    history: list[dict[str, float]] = []
+    if prepared.validation is None:
+        test = open_test()
+        selecting, method = select(test)
+        fitted = time.perf_counter()
+    else:
+        selecting, _ = select(prepared.validation)
+        refitting = RefitRun(device, seed, f"{title} refit", selecting.choice)
+        method, history = _fit(cell, prepared.trainval, refitting, seed), refitting.history
+        fitted = time.perf_counter()
+        test = open_test()
+    selection = _selection(selecting, "test" if prepared.validation is None else "validation")
+    evaluation = evaluate(method, test, selection.gamma)
+    cost = Cost(fit_s=fitted - start, evaluate_s=time.perf_counter() - fitted, peak_memory_mib=memory.read())
+    return evaluation, selection, history, cost
+
+
+def _fit(cell: Cell, data: TrainData, run: Run, seed: int) -> Method:
+    # Initial weights come from the CPU, so that every device starts from the same ones.
+    generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
+    method = METHODS[cell.spec.method].obj(data.meta, cell.method_config(), generator).to(run.device)
+    loss = cell.build_loss(data.n_seen, data.meta.n_attributes)
+    if loss is not None:
+        loss.to(run.device)
+        loss.prepare(data.attributes[: data.n_seen], data.class_counts)
+    with sealed():
+        method.fit(data, loss, run)
+    return method
+
+
+def _selection(run: SelectionRun, on: Literal["validation", "test"]) -> Selection:
+    if run.curve is None:
+        raise RuntimeError("fit ended without one epoch or candidate: it must loop over run.epochs or run.candidates")
+    return Selection(
+        on=on,
+        criterion=CRITERION,
+        value=run.value,
+        choice=run.choice,
+        gamma=run.curve.best_gamma(),
+        history=run.history,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong and where, for a result that may be published: the file's name, never its path."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno} in {frame.name})"
+
+
+class _PeakMemory:
+    """The most memory held since this was made: of the device on CUDA, else of the process (its resident set)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the whole process
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def read(self) -> float:
+        """The peak in MiB."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**20
+        try:
+            status = Path("/proc/self/status").read_text()
+            return float(status.partition("VmHWM:")[2].split()[0]) / 2**10
+        except (OSError, IndexError):
+            unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -1,0 +1,87 @@
+"""Where a result comes from: code, machine and libraries; never a path or a host name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+#: What makes the figures; a change elsewhere (documents, boards, tests) leaves the tree clean.
+CODE = ("benchmark", "methods", "losses", "datasets")
+LIBRARIES = ("torch", "numpy", "scipy", "pydantic")
+
+
+def describe(device: torch.device, sources: dict[str, Path]) -> dict[str, Any]:
+    """The provenance of a run that starts now.
+
+    Args:
+        device: where it trains.
+        sources: role -> file of the code that plugs in, whose digests are kept.
+    """
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--", *CODE)),
+        "argv": [_without_path(argument) for argument in sys.argv],
+        "sources": digests(sources),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def digests(sources: dict[str, Path]) -> dict[str, str | None]:
+    """Role -> 12 hex digits of the sha256 of each file; None for code that has no file, as in a notebook."""
+    return {
+        role: hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else None
+        for role, path in sources.items()
+    }
+
+
+def _without_path(argument: str) -> str:
+    """The argument with a path cut to its last part: boards are public, folders are not."""
+    flag, equals, value = argument.rpartition("=")
+    return flag + equals + Path(value).name if os.sep in value else argument
+
+
+@cache
+def _git(*arguments: str) -> str | None:
+    """The output of a git command in the repository of the code; None where there is no git or repository."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@cache
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+@cache
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None

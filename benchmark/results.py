@@ -1,0 +1,245 @@
+"""Results: what one run leaves behind, as one JSON file that is written atomically and validated when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from benchmark.api import Config
+from benchmark.registry import InputError
+
+Protocol = Literal["strict", "literature"]
+
+
+class Spec(Config):
+    """What was run: all that two runs must share for their figures to be comparable, but for the seed.
+
+    Attributes:
+        protocol: ``strict``, or ``literature`` (epoch and gamma chosen on test).
+        split: ``proposed``, or ``random-<i>``, the i-th seeded partition of the classes.
+        dataset: the data set's name.
+        simulated: it is a simulated stand-in.
+        features: the feature set.
+        revision: a digest of the data.
+        method: the method's name.
+        loss: the attribute-regression loss's name.
+        hparams: the method's complete settings.
+        loss_parameters: the loss's complete settings.
+        dataset_options: what the user set of the data set.
+        hparam_overrides: what the user set of the method; the rest are the suite's defaults.
+        loss_overrides: what the user set of the loss.
+    """
+
+    protocol: Protocol
+    split: str = Field(pattern=r"^(proposed|random-\d+)$")
+    dataset: str
+    simulated: bool
+    features: str
+    revision: str
+    method: str
+    loss: str
+    hparams: dict[str, Any]
+    loss_parameters: dict[str, Any]
+    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    hparam_overrides: dict[str, Any] = Field(default_factory=dict)
+    loss_overrides: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """12 hex digits that identify the complete settings, however they came about."""
+        content = self.model_dump(exclude={"dataset_options", "hparam_overrides", "loss_overrides"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def method_label(self) -> str:
+        """The method as the user would type it: ``ale``, or ``ale:lr=0.1``."""
+        return _label(self.method, self.hparam_overrides)
+
+    @property
+    def loss_label(self) -> str:
+        """The loss as the user would type it: ``remse``, or ``remse:scale=mean_one``."""
+        return _label(self.loss, self.loss_overrides)
+
+
+class Metrics(Config):
+    """The protocol's figures, in percent, but for gamma (in units of the method's scores)."""
+
+    T1: float
+    U: float
+    S: float
+    H: float
+    U_calibrated: float
+    S_calibrated: float
+    H_calibrated: float
+    gamma: float
+    AUSUC: float
+
+
+class ClassAccuracy(Config):
+    """Accuracies class by class, in percent; None for a class without test images, and T1 for a seen class."""
+
+    name: str
+    seen: bool
+    T1: float | None
+    gzsl: float | None
+    calibrated: float | None
+
+
+class SemanticErrors(Config):
+    """How evenly one group of classes' semantics were predicted; see ``benchmark.imbalance`` for definitions."""
+
+    mean: float
+    std: float
+    spread: float | None
+    r: float | None
+    worst_decile: float
+
+
+class ImbalanceReport(Config):
+    """The imbalance of the predicted semantics on test images, and the error matrix that it was read from."""
+
+    seen: SemanticErrors
+    unseen: SemanticErrors
+    errors: dict[str, Any]
+
+
+class Evaluation(Config):
+    """All figures of a fitted method on one set of held-out images."""
+
+    metrics: Metrics
+    per_class: list[ClassAccuracy]
+    imbalance: ImbalanceReport | None
+
+
+class Selection(Config):
+    """What was chosen, on which images and by what.
+
+    Attributes:
+        on: ``validation``, or ``test`` in the literature protocol.
+        criterion: the figure that was maximised.
+        value: its best value, in percent.
+        choice: the number of the chosen epoch or candidate.
+        gamma: the calibration that maximised H on the same images.
+        history: a row for each epoch or candidate of the selecting fit.
+    """
+
+    on: Literal["validation", "test"]
+    criterion: str
+    value: float
+    choice: int
+    gamma: float
+    history: list[dict[str, float]]
+
+
+class Cost(Config):
+    """What a run took: seconds of wall time to select and refit, and to evaluate; peak memory in MiB."""
+
+    fit_s: float
+    evaluate_s: float
+    peak_memory_mib: float
+
+
+class Result(Config):
+    """One run; ``evaluation``, ``selection`` and ``cost`` are there when ``status`` is ok, else ``error`` says why."""
+
+    schema_version: Literal[1] = 1
+    spec: Spec
+    seed: int = Field(ge=0)
+    status: Literal["ok", "failed", "skipped"]
+    evaluation: Evaluation | None = None
+    selection: Selection | None = None
+    refit_history: list[dict[str, float]] = Field(default_factory=list)
+    cost: Cost | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    error: str | None = None
+
+
+class Store:
+    """The folder of result files: ``<dataset>/<method>+<loss>/<key>-s<seed>.json``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, spec: Spec, seed: int) -> Path:
+        """Where the result of a run lies."""
+        return self.folder / spec.dataset / f"{spec.method}+{spec.loss}" / f"{spec.key}-s{seed}.json"
+
+    def save(self, result: Result) -> Path:
+        """Write a result, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written (disk full, no permission); older results are untouched.
+        """
+        path = self.path(result.spec, result.seed)
+        write_atomic(path, result.model_dump_json(indent=1) + "\n")
+        return path
+
+    def load(self, spec: Spec, seed: int) -> Result | None:
+        """The stored result of a run, or None."""
+        path = self.path(spec, seed)
+        return read_result(path) if path.is_file() else None
+
+    def __iter__(self) -> Iterator[Result]:
+        """All stored results, in the order of their paths."""
+        for path in sorted(self.folder.glob("*/*/*.json")):
+            yield read_result(path)
+
+
+def read_result(path: Path) -> Result:
+    """Read and validate a result file.
+
+    Raises:
+        InputError: it cannot be read, is no result of a known schema, or lies under a name that is not its own.
+    """
+    try:
+        result = Result.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path}: not a result file: {key or 'content'}: {first['msg']}; restore or delete it"
+        ) from None
+    if path.name != f"{result.spec.key}-s{result.seed}.json":
+        raise InputError(
+            f"{path}: its content belongs under {result.spec.key}-s{result.seed}.json: edited or renamed by hand; "
+            "restore or delete it"
+        )
+    return result
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write ``text`` so that ``path`` holds the old content or the new, never a part.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _label(name: str, overrides: dict[str, Any]) -> str:
+    return name + (":" + ",".join(f"{k}={v}" for k, v in sorted(overrides.items())) if overrides else "")

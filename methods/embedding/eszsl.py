@@ -1,0 +1,165 @@
+"""ESZSL: an embarrassingly simple approach to zero-shot learning, in closed form."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from benchmark.api import Incompatible, Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
+from methods import METHODS
+
+POWERS = tuple(10.0**power for power in range(-3, 4))
+#: Re-weighting ends when the solution moves by less than this share of its norm.
+REWEIGHTING_TOLERANCE = 1e-3
+#: The residual of a linear solve, as a share of the right-hand side's norm.
+SOLVER_TOLERANCE = 1e-5
+SOLVER_STEPS = 500
+
+
+@METHODS.register(
+    "eszsl",
+    title="ESZSL",
+    family="embedding",
+    year=2015,
+    source="Romera-Paredes and Torr, An embarrassingly simple approach to zero-shot learning, ICML 2015",
+)
+class ESZSL(Method):
+    """F(x, c) = x^T V a_c, where V minimises a regularised least-squares problem.
+
+    With features X (N, D), labels Y (N, n_seen) in {-1, 1}, seen attributes S (n_seen, A), targets T = attributes of
+    each image's class (N, A), ridges g and l, regression weight w and element weights W (N, A) of the regression loss,
+
+        ||X V S^T - Y||^2 + g ||V S^T||^2 + l ||X V||^2 + g l ||V||^2 + w (||sqrt(W) * (X V - T)||^2 + g ||V||^2).
+
+    The first four terms are the paper's (eq. 3 and 4); the last is the attribute-regression slot, with the ridge that
+    keeps it as well-posed as the rest. With W constant (``none``, ``mse``) the solution is exact:
+    V = (X^T X + g I)^-1 (X^T Y S + w W X^T T) (S^T S + (l + w W) I)^-1. Otherwise W is taken from the last residuals,
+    the weighted problem is solved by conjugate gradients, preconditioned by that exact solution, and both repeat until
+    V stays (iteratively re-weighted least squares). X V is regressed as it is; a loss with ``normalize`` takes its
+    weights from normalised predictions.
+    """
+
+    class Config(MethodConfig):
+        """Settings; of the ridges, every pair is tried and validation chooses.
+
+        Attributes:
+            feature_ridge: candidates of g, the paper's gamma.
+            attribute_ridge: candidates of l, the paper's lambda.
+            reweightings: the most rounds of re-weighting.
+        """
+
+        feature_ridge: tuple[float, ...] = Field(POWERS, min_length=1)
+        attribute_ridge: tuple[float, ...] = Field(POWERS, min_length=1)
+        reweightings: int = Field(20, ge=1)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        self.register_buffer("weight", torch.zeros(meta.n_features, meta.n_attributes))
+
+    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+        self.attributes = data.attributes
+        problem = _Problem(data)
+        pairs = list(itertools.product(self.config.feature_ridge, self.config.attribute_ridge))
+        for feature_ridge, attribute_ridge in run.candidates(self, pairs):
+            if loss is None:
+                solution = problem.solve_exactly(feature_ridge, attribute_ridge, 0.0)
+            else:
+                solution = self._reweighted(problem, feature_ridge, attribute_ridge, loss, run)
+            self.weight = solution.to(data.features)
+            run.log(feature_ridge=feature_ridge, attribute_ridge=attribute_ridge)
+
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
+        return self.semantics(x) @ self.attributes[classes].T
+
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x @ self.weight
+
+    def _reweighted(
+        self, problem: _Problem, feature_ridge: float, attribute_ridge: float, loss: RegressionLoss, run: Run
+    ) -> Tensor:
+        scale = self.config.regression_weight
+        solution = problem.solve_exactly(feature_ridge, attribute_ridge, scale)
+        rounds, change = 0, float("inf")
+        while rounds < self.config.reweightings and change > REWEIGHTING_TOLERANCE:
+            weights = loss.weights(problem.x @ solution, problem.targets, problem.labels)
+            if weights is None:
+                raise Incompatible(f"{type(loss).__name__} has no least-squares form, which a closed-form method needs")
+            last = solution
+            solution = problem.solve(feature_ridge, attribute_ridge, scale * weights, last)
+            change = float((solution - last).norm() / solution.norm().clamp(min=1e-30))
+            rounds += 1
+        run.log(reweightings=rounds, last_change=change)
+        return solution
+
+
+class _Problem:
+    """The parts of the least-squares problem that no ridge changes, in float64."""
+
+    def __init__(self, data: TrainData) -> None:
+        # Apple's devices know no float64.
+        device = torch.device("cpu") if data.features.device.type == "mps" else data.features.device
+        self.x = data.features.to(device).double()
+        self.labels = data.labels.to(device)
+        seen = data.attributes[: data.n_seen].to(device).double()
+        self.targets = seen[self.labels]
+        self._x_targets = self.x.T @ self.targets
+        # X^T Y S for Y in {-1, 1}, without the (N, n_seen) matrix: Y S = 2 T - (the sum of all rows of S).
+        self._x_classes = 2 * self._x_targets - torch.outer(self.x.sum(0), seen.sum(0))
+        self._x_gram, self._s_gram = self.x.T @ self.x, seen.T @ seen
+        self._x_values, self._x_vectors = torch.linalg.eigh(self._x_gram)
+        self._s_values, self._s_vectors = torch.linalg.eigh(self._s_gram)
+
+    def solve_exactly(self, feature_ridge: float, attribute_ridge: float, weight: float) -> Tensor:
+        """(D, A) the solution where one number weighs all elements of the regression."""
+        return self._invert(self._x_classes + weight * self._x_targets, feature_ridge, attribute_ridge + weight)
+
+    def solve(self, feature_ridge: float, attribute_ridge: float, weights: Tensor, start: Tensor) -> Tensor:
+        """(D, A) the solution for (N, A) ``weights``, by preconditioned conjugate gradients from ``start``."""
+        low, high, mean = weights.amin(), weights.amax(), float(weights.mean())
+        if low == high:
+            return self.solve_exactly(feature_ridge, attribute_ridge, mean)
+
+        def apply(v: Tensor) -> Tensor:
+            ridged = self._x_gram @ v + feature_ridge * v
+            regression = self.x.T @ (weights * (self.x @ v)) + mean * feature_ridge * v
+            return ridged @ self._s_gram + attribute_ridge * ridged + regression
+
+        right = self._x_classes + self.x.T @ (weights * self.targets)
+        return _conjugate_gradients(
+            apply, right, lambda r: self._invert(r, feature_ridge, attribute_ridge + mean), start
+        )
+
+    def _invert(self, right: Tensor, feature_ridge: float, attribute_ridge: float) -> Tensor:
+        """(X^T X + g I)^-1 right (S^T S + l I)^-1, by the eigenvectors of both."""
+        values = (self._x_values + feature_ridge)[:, None] * (self._s_values + attribute_ridge)
+        return self._x_vectors @ ((self._x_vectors.T @ right @ self._s_vectors) / values) @ self._s_vectors.T
+
+
+Linear = Callable[[Tensor], Tensor]
+
+
+def _conjugate_gradients(apply: Linear, right: Tensor, precondition: Linear, start: Tensor) -> Tensor:
+    """Solve ``apply(v) = right`` for a symmetric positive-definite ``apply``, from ``start``.
+
+    Raises:
+        FloatingPointError: the residual is still above the tolerance after as many steps as are ever useful.
+    """
+    solution = start.clone()
+    residual = right - apply(solution)
+    direction = conditioned = precondition(residual)
+    product = (residual * conditioned).sum()
+    for _ in range(SOLVER_STEPS):
+        if residual.norm() <= SOLVER_TOLERANCE * right.norm():
+            return solution
+        applied = apply(direction)
+        step = product / (direction * applied).sum()
+        solution += step * direction
+        residual -= step * applied
+        conditioned = precondition(residual)
+        product, last = (residual * conditioned).sum(), product
+        direction = conditioned + product / last * direction
+    raise FloatingPointError(f"conjugate gradients did not converge in {SOLVER_STEPS} steps")
