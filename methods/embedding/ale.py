@@ -8,7 +8,7 @@ from torch import Tensor
 from benchmark.api import Meta, Method, RegressionLoss, Run, TrainData
 from benchmark.train import GradientConfig, fit
 from methods import METHODS
-from methods._layers import linear
+from methods.layers import linear
 
 
 @METHODS.register(

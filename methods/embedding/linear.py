@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Method, RegressionLoss, Run, TrainData
 from benchmark.train import GradientConfig, fit
 from methods import METHODS
-from methods._layers import linear
+from methods.layers import linear
 
 
 @METHODS.register(

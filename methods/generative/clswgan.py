@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from benchmark.train import draw_batches
 from methods import METHODS
-from methods._layers import linear
-from methods.generative._blocks import gradient_penalty, mlp, train_softmax
+from methods.layers import linear
+from methods.generative.blocks import gradient_penalty, mlp, train_softmax
 
 
 @METHODS.register(

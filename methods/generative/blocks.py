@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods._layers import linear
+from methods.layers import linear
 
 
 def mlp(sizes: list[int], generator: torch.Generator, output: nn.Module | None = None) -> nn.Sequential:
