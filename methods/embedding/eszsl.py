@@ -69,7 +69,7 @@ class ESZSL(Method):
                 solution = problem.solve_exactly(feature_ridge, attribute_ridge, 0.0)
             else:
                 solution = self._reweighted(problem, feature_ridge, attribute_ridge, loss, run)
-            self.weight = solution.to(data.features)
+            self.weight = problem.weight(solution).to(data.features)
             run.log(feature_ridge=feature_ridge, attribute_ridge=attribute_ridge)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
@@ -85,7 +85,7 @@ class ESZSL(Method):
         solution = problem.solve_exactly(feature_ridge, attribute_ridge, scale)
         rounds, change = 0, float("inf")
         while rounds < self.config.reweightings and change > REWEIGHTING_TOLERANCE:
-            weights = loss.weights(problem.x @ solution, problem.targets, problem.labels)
+            weights = loss.weights(problem.predict(solution), problem.targets, problem.labels)
             if weights is None:
                 raise Incompatible(f"{type(loss).__name__} has no least-squares form, which a closed-form method needs")
             last = solution
@@ -97,60 +97,68 @@ class ESZSL(Method):
 
 
 class _Problem:
-    """The parts of the least-squares problem that no ridge changes, in float64."""
+    """The least-squares problem in float64, in the eigenbases of X^T X and S^T S.
+
+    There all terms but the regression's are diagonal, and so is the exact solution: V = P Z Q^T with eigenvectors P, Q.
+    """
 
     def __init__(self, data: TrainData) -> None:
         # Apple's devices know no float64.
         device = torch.device("cpu") if data.features.device.type == "mps" else data.features.device
-        self.x = data.features.to(device).double()
-        self.labels = data.labels.to(device)
+        x = data.features.to(device).double()
         seen = data.attributes[: data.n_seen].to(device).double()
+        self.labels = data.labels.to(device)
         self.targets = seen[self.labels]
-        self._x_targets = self.x.T @ self.targets
+        self._x_values, self._x_vectors = torch.linalg.eigh(x.T @ x)
+        self._s_values, self._s_vectors = torch.linalg.eigh(seen.T @ seen)
+        self._x = x @ self._x_vectors
+        self._x_targets = self._x.T @ self.targets @ self._s_vectors
         # X^T Y S for Y in {-1, 1}, without the (N, n_seen) matrix: Y S = 2 T - (the sum of all rows of S).
-        self._x_classes = 2 * self._x_targets - torch.outer(self.x.sum(0), seen.sum(0))
-        self._x_gram, self._s_gram = self.x.T @ self.x, seen.T @ seen
-        self._x_values, self._x_vectors = torch.linalg.eigh(self._x_gram)
-        self._s_values, self._s_vectors = torch.linalg.eigh(self._s_gram)
+        self._x_classes = 2 * self._x_targets - torch.outer(self._x.sum(0), seen.sum(0) @ self._s_vectors)
+
+    def weight(self, solution: Tensor) -> Tensor:
+        """(D, A) the matrix V of a ``solution``."""
+        return self._x_vectors @ solution @ self._s_vectors.T
+
+    def predict(self, solution: Tensor) -> Tensor:
+        """(N, A) the attributes X V of the training images."""
+        return self._x @ solution @ self._s_vectors.T
 
     def solve_exactly(self, feature_ridge: float, attribute_ridge: float, weight: float) -> Tensor:
         """(D, A) the solution where one number weighs all elements of the regression."""
-        return self._invert(self._x_classes + weight * self._x_targets, feature_ridge, attribute_ridge + weight)
+        values = self._values(feature_ridge, attribute_ridge + weight)
+        return (self._x_classes + weight * self._x_targets) / values
 
     def solve(self, feature_ridge: float, attribute_ridge: float, weights: Tensor, start: Tensor) -> Tensor:
         """(D, A) the solution for (N, A) ``weights``, by preconditioned conjugate gradients from ``start``."""
         low, high, mean = weights.amin(), weights.amax(), float(weights.mean())
         if low == high:
             return self.solve_exactly(feature_ridge, attribute_ridge, mean)
+        diagonal = self._values(feature_ridge, attribute_ridge) + mean * feature_ridge
 
-        def apply(v: Tensor) -> Tensor:
-            ridged = self._x_gram @ v + feature_ridge * v
-            regression = self.x.T @ (weights * (self.x @ v)) + mean * feature_ridge * v
-            return ridged @ self._s_gram + attribute_ridge * ridged + regression
+        def back_project(residuals: Tensor) -> Tensor:
+            return self._x.T @ (weights * residuals) @ self._s_vectors
 
-        right = self._x_classes + self.x.T @ (weights * self.targets)
         return _conjugate_gradients(
-            apply, right, lambda r: self._invert(r, feature_ridge, attribute_ridge + mean), start
+            lambda z: diagonal * z + back_project(self.predict(z)),
+            self._x_classes + back_project(self.targets),
+            self._values(feature_ridge, attribute_ridge + mean),
+            start,
         )
 
-    def _invert(self, right: Tensor, feature_ridge: float, attribute_ridge: float) -> Tensor:
-        """(X^T X + g I)^-1 right (S^T S + l I)^-1, by the eigenvectors of both."""
-        values = (self._x_values + feature_ridge)[:, None] * (self._s_values + attribute_ridge)
-        return self._x_vectors @ ((self._x_vectors.T @ right @ self._s_vectors) / values) @ self._s_vectors.T
+    def _values(self, feature_ridge: float, attribute_ridge: float) -> Tensor:
+        return (self._x_values + feature_ridge)[:, None] * (self._s_values + attribute_ridge)
 
 
-Linear = Callable[[Tensor], Tensor]
-
-
-def _conjugate_gradients(apply: Linear, right: Tensor, precondition: Linear, start: Tensor) -> Tensor:
-    """Solve ``apply(v) = right`` for a symmetric positive-definite ``apply``, from ``start``.
+def _conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor, start: Tensor) -> Tensor:
+    """Solve ``apply(z) = right`` for a symmetric positive-definite ``apply`` from ``start``, preconditioned by ``diagonal``.
 
     Raises:
         FloatingPointError: the residual is still above the tolerance after as many steps as are ever useful.
     """
     solution = start.clone()
     residual = right - apply(solution)
-    direction = conditioned = precondition(residual)
+    direction = conditioned = residual / diagonal
     product = (residual * conditioned).sum()
     for _ in range(SOLVER_STEPS):
         if residual.norm() <= SOLVER_TOLERANCE * right.norm():
@@ -159,7 +167,7 @@ def _conjugate_gradients(apply: Linear, right: Tensor, precondition: Linear, sta
         step = product / (direction * applied).sum()
         solution += step * direction
         residual -= step * applied
-        conditioned = precondition(residual)
+        conditioned = residual / diagonal
         product, last = (residual * conditioned).sum(), product
         direction = conditioned + product / last * direction
     raise FloatingPointError(f"conjugate gradients did not converge in {SOLVER_STEPS} steps")

@@ -1,0 +1,128 @@
+"""A cache of feature matrices: one .npy file a matrix, named by the sha256 of the file that it was read from.
+
+It lies in ``$ZSL_CACHE``, else in ``$XDG_CACHE_HOME/zsl-benchmark``, else in ``~/.cache/zsl-benchmark``, and may be
+deleted at any time:
+
+- ``features/<sha256>.npy``: a matrix, to be memory-mapped;
+- ``sources/<hash of a path>.json``: the sha256 of the file at that path while its size and time of change stay the
+  same, so that a file is hashed once and not on every load.
+
+No lock is needed. A file is written under a temporary name and renamed when it is complete; what it holds follows from
+its name alone, so of two processes that write it at once the later replaces it by the same bytes, and a process that
+has mapped the first keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+State = dict[str, str | int]
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file in hexadecimal, hashed again only when its size or time of change is another.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    stat = path.stat()  # before hashing: what changes meanwhile is hashed again next time
+    state: State = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    if known := _recall(state):
+        return known
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    content = json.dumps(state | {"sha256": digest.hexdigest()}).encode()
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        _publish(_entry(state), lambda file: file.write(content))
+    return digest.hexdigest()
+
+
+def lookup(key: str, shape: tuple[int, int]) -> Matrix | None:
+    """The (N, D) matrix stored under ``key``, memory-mapped and read-only; None where there is no sound one.
+
+    Sound means that the header and the file's size are those of such a matrix; the values are not read.
+    """
+    try:
+        path = _matrix(key)
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        sound = matrix.shape == shape and matrix.dtype == np.float32 and matrix.flags.c_contiguous
+        return matrix if sound and path.stat().st_size == matrix.offset + matrix.nbytes else None
+    except Exception:  # a garbled header can make NumPy raise nearly anything, and all of it means: write it anew
+        return None
+
+
+def store(key: str, shape: tuple[int, int], blocks: Iterable[Matrix]) -> Matrix:
+    """Store a matrix that comes in ``blocks`` of rows, and map it; all of it appears at once, or nothing.
+
+    Raises:
+        OSError: it cannot be written or mapped. (A write through a memory map would instead be killed by a signal when
+            the disk is full.)
+    """
+
+    def write(file: BinaryIO) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(block.data)
+
+    _publish(_matrix(key), write)
+    matrix = lookup(key, shape)
+    if matrix is None:
+        raise OSError(f"{_matrix(key)} cannot be mapped into memory")
+    return matrix
+
+
+def _folder(kind: str) -> Path:
+    if chosen := os.environ.get("ZSL_CACHE"):
+        return Path(chosen).expanduser() / kind
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:  # the XDG specification: a relative path is to be ignored
+        return (base if base.is_absolute() else Path.home() / ".cache") / "zsl-benchmark" / kind
+    except RuntimeError as error:
+        raise OSError("there is no home folder; set ZSL_CACHE") from error
+
+
+def _matrix(key: str) -> Path:
+    return _folder("features") / f"{key}.npy"
+
+
+def _entry(state: State) -> Path:
+    return _folder("sources") / f"{hashlib.sha256(str(state['path']).encode()).hexdigest()[:32]}.json"
+
+
+def _recall(state: State) -> str | None:
+    try:
+        known = json.loads(_entry(state).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(known, dict) or {key: known.get(key) for key in state} != state:
+        return None
+    return known.get("sha256")
+
+
+def _publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

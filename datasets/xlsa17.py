@@ -1,0 +1,324 @@
+"""Real data in the format of the "Proposed Splits" release (xlsa17) of Xian et al. (arXiv 1707.00600).
+
+A data set is a folder ``<data root>/<NAME>`` with
+
+- ``<features>.mat``: ``features`` (D, N) and ``labels`` (N, 1) from 1; the official one is ``res101.mat``;
+- ``att_splits.mat``: ``att`` and ``original_att`` (A, C), ``allclasses_names`` (C, 1), and the Proposed Split as image
+  numbers from 1, ``trainval_loc``, ``test_seen_loc`` and ``test_unseen_loc``;
+- ``valclasses1.txt``, where there is one: the validation classes, one a line.
+
+``train_loc`` and ``val_loc`` are never read: in circulated copies they hold the images of ``test_seen_loc`` too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.io
+
+from benchmark import api
+from benchmark.registry import InputError, did_you_mean
+from datasets import DATASETS, _cache
+
+_SPLITS = "att_splits.mat"
+_VALIDATION = "valclasses1.txt"
+_GET = "python -m datasets.download gets the official data"
+_BLOCK = 1 << 20  # values that are converted at a time: 4 MiB of float32
+
+_logger = logging.getLogger(__name__)
+
+
+def folders(data_root: Path | None) -> dict[str, Path]:
+    """The data sets under ``data_root``: lower-case name -> the folder, which holds an ``att_splits.mat``.
+
+    Raises:
+        InputError: ``data_root`` is not a folder.
+    """
+    if data_root is None:
+        return {}
+    if not data_root.is_dir():
+        raise InputError(f"--data-root {data_root}: must be a folder that exists")
+    return {path.parent.name.lower(): path.parent for path in sorted(data_root.glob(f"*/{_SPLITS}"))}
+
+
+def feature_sets(folder: Path) -> list[str]:
+    """The names of the feature files in ``folder``: all .mat files but those of attributes and splits."""
+    return sorted(path.stem for path in folder.glob("*.mat") if not path.stem.endswith("_splits"))
+
+
+@DATASETS.register(
+    "cub",
+    title="CUB",
+    family="real",
+    year=2011,
+    source="Wah et al., The Caltech-UCSD Birds-200-2011 Dataset",
+)
+@DATASETS.register(
+    "sun",
+    title="SUN",
+    family="real",
+    year=2012,
+    source="Patterson & Hays, SUN Attribute Database, CVPR 2012",
+)
+@DATASETS.register(
+    "awa1",
+    title="AWA1",
+    family="real",
+    year=2009,
+    source="Lampert et al., Learning to Detect Unseen Object Classes, CVPR 2009; TPAMI 2014",
+)
+@DATASETS.register(
+    "awa2",
+    title="AWA2",
+    family="real",
+    year=2017,
+    source="Xian et al., Zero-Shot Learning - A Comprehensive Evaluation, arXiv 1707.00600",
+)
+@DATASETS.register(
+    "apy",
+    title="aPY",
+    family="real",
+    year=2009,
+    source="Farhadi et al., Describing Objects by their Attributes, CVPR 2009",
+)
+class Xlsa17(api.Dataset):
+    """A folder in the xlsa17 format; any other than the registered ones is read too, by the name of its folder."""
+
+    class Config(api.Config):
+        """What the reader can be set to.
+
+        Attributes:
+            features: the feature file, without ``.mat``; ``auto`` is res101, or else the only one that there is.
+            attributes: ``att`` is taken as released: unit columns, in which AWA1 and AWA2 have four small negative
+                values. ``original_att`` keeps its released scale too (0..100 in CUB, AWA1 and AWA2, 0..1 in SUN and
+                aPY), but a negative value, which marks a missing annotation there, is read as 0.
+        """
+
+        features: str = "auto"
+        attributes: Literal["att", "original_att"] = "att"
+
+    @property
+    def features(self) -> str:
+        """The name of the feature file, with ``+original_att`` where those attributes were chosen.
+
+        Raises:
+            InputError: there is no such file, or ``auto`` leaves a choice.
+        """
+        return self._feature_set + ("" if self.config.attributes == "att" else f"+{self.config.attributes}")
+
+    @property
+    def revision(self) -> str:
+        """12 hexadecimal digits that stand for the content of all files that are read and the choice of attributes.
+
+        Raises:
+            InputError: a file is missing or cannot be read.
+        """
+        digests = [_sha256(self._feature_file), _sha256(self._folder / _SPLITS)]
+        if self._validation_file.is_file():
+            digests.append(_sha256(self._validation_file))
+        return hashlib.sha256("\n".join([self.config.attributes, *digests]).encode()).hexdigest()[:12]
+
+    def read(self) -> api.Split:
+        """Read and check the data; the features are mapped from the cache, so that only rows in use take memory.
+
+        Raises:
+            InputError: a file is missing, broken or contradicts itself.
+        """
+        file, choice = self._folder / _SPLITS, self.config.attributes
+        content = _load(file, choice, "allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc")
+        names = _names(content["allclasses_names"], f"{file}: allclasses_names")
+        features, labels = _images(self._feature_file, len(names))
+        split = api.Split(
+            features,
+            labels,
+            _attributes(content[choice], f"{file}: {choice}", clamp=choice == "original_att"),
+            names,
+            trainval=_indices(content["trainval_loc"], f"{file}: trainval_loc"),
+            test_seen=_indices(content["test_seen_loc"], f"{file}: test_seen_loc"),
+            test_unseen=_indices(content["test_unseen_loc"], f"{file}: test_unseen_loc"),
+        )
+        split.check(str(file))
+        if self._validation_file.is_file():
+            split = replace(split, validation_classes=_validation_classes(self._validation_file, names))
+            split.check(str(self._validation_file))
+        return split
+
+    @property
+    def _folder(self) -> Path:
+        if self.data_root is None:
+            raise InputError(f"--dataset {self.name}: needs --data-root or $ZSL_DATA; {_GET}")
+        folder = folders(self.data_root).get(self.name)
+        if folder is None:
+            raise InputError(f"{self.data_root / self.name.upper() / _SPLITS}: no such file; {_GET}")
+        return folder
+
+    @property
+    def _validation_file(self) -> Path:
+        return self._folder / _VALIDATION
+
+    @property
+    def _feature_file(self) -> Path:
+        return self._folder / f"{self._feature_set}.mat"
+
+    @property
+    def _feature_set(self) -> str:
+        folder, wanted = self._folder, self.config.features
+        found = feature_sets(folder)
+        if not found:
+            raise InputError(f"{self.name}: no res101.mat nor other features in {folder}; {_GET}")
+        if wanted == "auto":
+            if "res101" not in found and len(found) > 1:
+                give = f"give one of {', '.join(found)}: --dataset {self.name}:features=NAME"
+                raise InputError(f"{self.name}: no res101.mat in {folder}; {give}")
+            return "res101" if "res101" in found else found[0]
+        if wanted not in found:
+            raise InputError(f"{folder}: no features {wanted!r}; {did_you_mean(wanted, found)}")
+        return str(wanted)
+
+
+def _images(file: Path, n_classes: int) -> tuple[_cache.Matrix, npt.NDArray[np.int64]]:
+    """Features (N, D), mapped where there is a cache, and labels (N,) from 0."""
+    labels = _indices(_load(file, "labels")["labels"], f"{file}: labels")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < n_classes):
+        raise InputError(
+            f"{file}: labels must be in 1..{n_classes}, got {labels.min() + 1}..{labels.max() + 1} instead"
+        )
+    shape = next((shape for key, shape, _ in _scipy(scipy.io.whosmat, file) if key == "features"), None)
+    if shape is None:
+        raise _missing(file, "features")
+    if len(shape) != 2 or shape[0] == 0 or shape[1] != len(labels):
+        hint = ": it is transposed" if shape[0] == len(labels) else ""
+        got = f"got shape {tuple(shape)} for {len(labels)} labels instead{hint}"
+        raise InputError(f"{file}: features must be D x N with a column for each label, {got}")
+    key = _sha256(file)
+    features = _cache.lookup(key, (shape[1], shape[0]))
+    return _convert(file, key) if features is None else features, labels
+
+
+def _convert(file: Path, key: str) -> _cache.Matrix:
+    """Read the features and cache them; the source's matrix is the only whole one in memory.
+
+    Where the cache cannot be written, a warning says so and the features stay in memory.
+    """
+    matrix = _numeric(_load(file, "features")["features"], f"{file}: features")
+    if _sha256(file) != key:
+        raise InputError(f"{file}: changed while it was read; try again")
+    bad = np.concatenate([np.count_nonzero(~np.isfinite(rows), axis=1) for rows in _rows(matrix)])
+    if bad.any():
+        got = f"got {bad.sum()} NaN or infinite values instead, the first in image {(bad > 0).argmax() + 1}"
+        raise InputError(f"{file}: features must be finite, {got}")
+    try:
+        return _cache.store(key, matrix.T.shape, _rows(matrix))
+    except OSError as error:
+        _logger.warning("The cache cannot be used, so %s is read anew on every load: %s", file, _line(error))
+        return np.ascontiguousarray(matrix.T, dtype=np.float32)
+
+
+def _rows(matrix: npt.NDArray[Any]) -> Iterator[_cache.Matrix]:
+    """Blocks of rows of the transpose, as float32."""
+    step = max(1, _BLOCK // len(matrix))
+    for start in range(0, matrix.shape[1], step):
+        with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which is refused
+            block = np.ascontiguousarray(matrix[:, start : start + step].T, dtype=np.float32)
+        yield block
+
+
+def _attributes(values: npt.NDArray[Any], where: str, clamp: bool) -> npt.NDArray[np.float32]:
+    """(C, A) from the file's (A, C)."""
+    if _numeric(values, where).ndim != 2:
+        raise InputError(f"{where} must be attributes x classes, got shape {values.shape} instead")
+    with np.errstate(over="ignore"):
+        attributes = np.ascontiguousarray(values.T, dtype=np.float32)
+    if not np.isfinite(attributes).all():
+        raise InputError(f"{where} must be finite, got NaN or infinity instead")
+    if clamp:
+        attributes = np.maximum(attributes, 0)
+    if not attributes.any(axis=1).all():
+        number = attributes.any(axis=1).argmin() + 1
+        raise InputError(f"{where} must describe every class, got only zeros for class {number} instead")
+    return attributes
+
+
+def _names(values: npt.NDArray[Any], where: str) -> tuple[str, ...]:
+    """Class names, from a cell array of strings or a matrix of characters."""
+    entries = [np.ravel(entry) for entry in np.ravel(values)]
+    names = tuple("".join(entry).strip() if entry.dtype.kind == "U" else "" for entry in entries)
+    if not all(names):
+        raise InputError(f"{where} must be names, got none for class {names.index('') + 1} instead")
+    if len(set(names)) != len(names):
+        raise InputError(f"{where} must differ, got {max(names, key=names.count)!r} twice instead")
+    return names
+
+
+def _validation_classes(file: Path, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read: {_line(error)}") from error
+    for number, line in enumerate(lines, start=1):
+        if line and line not in names:
+            raise InputError(f"{file}:{number}: must be one of allclasses_names, got {line!r} instead")
+    if not any(lines):
+        raise InputError(f"{file}: must name the validation classes, got no names instead")
+    return np.unique([names.index(line) for line in lines if line])
+
+
+def _indices(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
+    """Numbers from 1 as a vector of indices from 0."""
+    flat = np.ravel(_numeric(values, where))
+    odd = flat[~((flat == np.rint(flat)) & (np.abs(flat) < 2**53))]
+    if len(odd):
+        raise InputError(f"{where} must be whole numbers, got {odd[0]} instead")
+    return flat.astype(np.int64) - 1
+
+
+def _numeric(values: Any, where: str) -> npt.NDArray[Any]:
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        return values
+    kind = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+    raise InputError(f"{where} must be a matrix of real numbers, got {kind} instead")
+
+
+def _load(file: Path, *keys: str) -> dict[str, Any]:
+    """The variables ``keys`` of a .mat file; no other is read."""
+    content: dict[str, Any] = _scipy(scipy.io.loadmat, file, variable_names=keys)
+    for key in keys:
+        if key not in content:
+            raise _missing(file, key)
+    return content
+
+
+def _missing(file: Path, key: str) -> InputError:
+    held = ", ".join(key for key, *_ in _scipy(scipy.io.whosmat, file))
+    return InputError(f"{file}: {key} is missing; the file holds {held or 'nothing'}")
+
+
+def _scipy(reader: Callable[..., Any], file: Path, **options: Any) -> Any:
+    try:
+        with file.open("rb") as stream:
+            return reader(stream, **options)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {_line(error)}") from error
+    except NotImplementedError:
+        raise InputError(f"{file}: must be a MATLAB file up to v7, got v7.3 instead; save it again with -v7") from None
+    except Exception as error:  # SciPy raises nearly anything over a broken file
+        raise InputError(f"{file}: cannot be read, may be truncated or no .mat file: {_line(error)}") from error
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return _cache.sha256(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else None
+    return " ".join((text or str(error) or type(error).__name__).split())

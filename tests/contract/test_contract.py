@@ -1,0 +1,144 @@
+"""What every registered class must do, for every pair of method and loss on every data set that ships with the suite."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import datasets
+from benchmark.api import Method, derive_seed
+from benchmark.experiment import run_cell
+from benchmark.imbalance import decode
+from benchmark.jobs import Cell, make_spec
+from benchmark.registry import Registry
+from benchmark.results import Result
+from losses import LOSSES
+from methods import METHODS
+
+STAND_INS = [entry.name for entry in datasets.DATASETS if entry.obj.simulated]
+
+
+def quick_settings(method: str) -> dict[str, Any]:
+    """The smallest training that a method's settings allow."""
+    small = {"epochs": 2, "hidden": 16, "generated": 10, "steps": 1}
+    settings: dict[str, Any] = {}
+    for name, field in METHODS[method].obj.Config.model_fields.items():
+        if isinstance(field.default, tuple):
+            settings[name] = [field.default[-1]]
+        for part, value in small.items():
+            if part in name.split("_"):
+                settings[name] = value
+    return settings
+
+
+def run(method: str, loss: str, dataset: str, seed: int = 0) -> Result:
+    source = datasets.resolve(dataset, {}, None)
+    spec = make_spec(method, quick_settings(method), (loss, {}), source, {}, "proposed", "strict")
+    (result,) = run_cell(Cell(spec, (seed,), None, "cpu"))
+    return result
+
+
+@pytest.mark.parametrize("dataset", STAND_INS)
+@pytest.mark.parametrize("loss", LOSSES.names())
+@pytest.mark.parametrize("method", METHODS.names())
+def test_every_method_runs_with_every_loss_on_every_data_set(method: str, loss: str, dataset: str) -> None:
+    result = run(method, loss, dataset)
+    if result.status == "skipped":
+        assert result.error, "a skipped pair says why"
+        return
+    assert result.status == "ok", result.error
+    assert result.evaluation and result.selection and result.cost
+    metrics = result.evaluation.metrics
+    for name, value in metrics.model_dump(exclude={"gamma"}).items():
+        assert 0 <= value <= 100, f"{name} = {value}"
+    assert metrics.H == pytest.approx(2 * metrics.U * metrics.S / max(metrics.U + metrics.S, 1e-12), abs=1e-9)
+    assert math.isfinite(metrics.gamma)
+    split = datasets.resolve(dataset, {}, None).load()
+    per_class = result.evaluation.per_class
+    assert [c.name for c in per_class] == [split.class_names[c] for c in [*split.seen, *split.unseen]]
+    t1 = [c.T1 for c in per_class if not c.seen and c.T1 is not None]
+    assert metrics.T1 == pytest.approx(sum(t1) / len(t1))
+    imbalance = result.evaluation.imbalance
+    if LOSSES[loss].obj.absent is False:
+        assert imbalance is not None, "a method that was given a regression loss predicts semantics"
+    if imbalance is not None:
+        errors = decode(imbalance.errors)
+        assert errors.shape == (len(per_class), split.attributes.shape[1])
+        unseen = errors[len(split.seen) :]
+        assert imbalance.unseen.mean == pytest.approx(unseen[~torch.from_numpy(unseen).isnan().numpy()].mean(), rel=1e-2)
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_same_seed_same_numbers_and_global_random_state_is_untouched(method: str) -> None:
+    before = torch.get_rng_state()
+    first, second = (run(method, "remse", "awa2-sim") for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert first.evaluation == second.evaluation
+    assert first.selection == second.selection
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_learns_classes_and_semantics(method: str) -> None:
+    """With its own settings a method is far above chance, which is 10 % on the 10 unseen classes, on both kinds of images."""
+    source = datasets.resolve("awa2-sim", {}, None)
+    spec = make_spec(method, {}, ("mse", {}), source, {}, "proposed", "strict")
+    (result,) = run_cell(Cell(spec, (0,), None, "cpu"))
+    assert result.evaluation is not None, result.error
+    assert result.evaluation.metrics.T1 > 25
+    assert result.evaluation.metrics.S > 25
+    assert result.evaluation.imbalance is not None
+    assert result.evaluation.imbalance.seen.mean < 0.5 * _error_of_the_untrained(method)
+
+
+def _error_of_the_untrained(method: str) -> float:
+    """Two random directions of A semantics differ by 2 in squared distance, so by 2 / A a semantic."""
+    del method
+    return 2 / 85
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_scores_have_a_column_for_each_class_asked_for(method: str) -> None:
+    source = datasets.resolve("awa2-sim", {}, None)
+    split = source.load()
+    from benchmark.protocol import held_out, test_stage, train_data
+    from benchmark.train import RefitRun
+
+    spec = make_spec(method, quick_settings(method), ("mse", {}), source, {}, "proposed", "strict")
+    cell, cpu, stage = Cell(spec, (0,), None, "cpu"), torch.device("cpu"), test_stage(split)
+    data, transform = train_data(split, stage, cell.method_config().preprocess, cpu)
+    generator = torch.Generator().manual_seed(derive_seed(0, "x"))
+    fitted: Method = METHODS[method].obj(data.meta, cell.method_config(), generator)
+    fitted.fit(data, cell.build_loss(data.n_seen, data.meta.n_attributes), RefitRun(cpu, 0, "", 1))
+    test = held_out(split, stage, transform, cpu)
+    x = test.unseen_features[:7]
+    every, unseen = fitted.scores(x, test.all_classes), fitted.scores(x, test.all_classes[test.n_seen :])
+    assert every.shape == (7, 50)
+    assert unseen.shape == (7, 10)
+    assert every.isfinite().all()
+    predicted = fitted.semantics(x)
+    assert predicted is not None
+    assert predicted.shape == (7, 85)
+
+
+@pytest.mark.parametrize("registry", [METHODS, LOSSES, datasets.DATASETS], ids=lambda r: r.kind)
+def test_every_registered_class_is_documented(registry: Registry[Any]) -> None:
+    for entry in registry:
+        assert entry.title
+        assert len(entry.source) > 5, f"{entry.name} has no source"
+        assert 1990 < entry.year < 2100
+        assert entry.obj.__doc__, f"{entry.name} has no docstring"
+        assert isinstance(entry.file, Path)
+
+
+def test_every_method_has_settings_ranges_and_every_search_key_exists() -> None:
+    from benchmark.config import load_file
+
+    for entry in METHODS:
+        assert entry.config_file.is_file(), f"{entry.name} has no YAML beside it"
+        file = load_file(entry.config_file)
+        assert file.search, f"{entry.name} has no search ranges"
+        assert set(file.search) <= set(entry.obj.Config.model_fields)

@@ -1,0 +1,729 @@
+"""The reader of real data and its cache, on small files written here and on the real ones where they are present."""
+
+import inspect
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from benchmark.api import Split
+from benchmark.registry import InputError
+from datasets import DATASETS, _cache, available, default_data_root, resolve, xlsa17
+from datasets.xlsa17 import Xlsa17
+
+N_CLASSES, SEEN, PER_CLASS, D, A = 6, 4, 5, 7, 3
+PARTS = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
+Variables = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZSL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with the data set TOY."""
+    write(tmp_path / "data" / "TOY", toy_features(), toy_splits())
+    return tmp_path / "data"
+
+
+def cells(names: list[str]) -> np.ndarray:
+    column = np.empty((len(names), 1), dtype=object)
+    column[:, 0] = names
+    return column
+
+
+def toy_features() -> Variables:
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(1, N_CLASSES + 1), PER_CLASS))[:, None]
+    return {"features": rng.standard_normal((D, len(labels))), "labels": labels.astype(np.uint8)}
+
+
+def toy_splits() -> Variables:
+    labels = toy_features()["labels"].ravel()
+    seen, unseen = np.flatnonzero(labels <= SEEN) + 1, np.flatnonzero(labels > SEEN) + 1
+    first = np.array([np.flatnonzero(labels == c)[0] + 1 for c in range(1, SEEN + 1)])
+    att = np.random.default_rng(1).random((A, N_CLASSES))
+    return {
+        "att": att / np.linalg.norm(att, axis=0),
+        "original_att": 100 * att,
+        "allclasses_names": cells([f"class+{c}" for c in range(N_CLASSES)]),
+        "trainval_loc": np.setdiff1d(seen, first)[:, None].astype(np.uint16),
+        "test_seen_loc": first[:, None].astype(float),
+        "test_unseen_loc": unseen[:, None],
+        "train_loc": seen[:, None],
+        "val_loc": first[:, None],
+    }
+
+
+def write(folder: Path, features: Variables | None, splits: Variables, **options: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if features is not None:
+        scipy.io.savemat(folder / "res101.mat", features, do_compression=True, **options)
+    scipy.io.savemat(folder / "att_splits.mat", splits, do_compression=True)
+
+
+def toy(root: Path, **options: Any) -> Xlsa17:
+    return Xlsa17("toy", Xlsa17.Config(**options), root)
+
+
+def refusal(action: Callable[[], object], match: str | None = None) -> str:
+    with pytest.raises(InputError, match=match) as caught:
+        action()
+    text = str(caught.value)
+    assert "\n" not in text
+    assert len(text) < 400
+    return text
+
+
+def equal(a: Split, b: Split) -> bool:
+    return all(np.array_equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(Split))
+
+
+def leftovers(cache: Path) -> list[Path]:
+    return list(cache.rglob("*.tmp"))
+
+
+# --- what is read
+
+
+def test_reads_what_the_files_hold(root: Path) -> None:
+    features, splits = toy_features(), toy_splits()
+    (root / "TOY" / "valclasses1.txt").write_text("class+2\r\n\nclass+0\n")
+    split = toy(root).load()
+
+    assert split.features.shape == (N_CLASSES * PER_CLASS, D)
+    assert split.features.dtype == np.float32
+    for image in range(len(split.features)):
+        assert split.labels[image] == int(features["labels"][image, 0]) - 1
+        for d in range(D):
+            assert split.features[image, d] == np.float32(features["features"][d, image])
+    for c in range(N_CLASSES):
+        for a in range(A):
+            assert split.attributes[c, a] == np.float32(splits["att"][a, c])
+    for part, key in zip((split.trainval, split.test_seen, split.test_unseen), PARTS, strict=True):
+        assert part.tolist() == [int(number) - 1 for number in splits[key].ravel()]
+    assert split.class_names == tuple(f"class+{c}" for c in range(N_CLASSES))
+    assert split.validation_classes is not None
+    assert split.validation_classes.tolist() == [0, 2]
+    assert {a.dtype for a in (split.labels, split.trainval, split.validation_classes)} == {np.dtype(np.int64)}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    matrix=st.sampled_from([np.float64, np.float32, np.uint8, np.int16]).flatmap(
+        lambda dtype: arrays.arrays(
+            dtype,
+            st.tuples(st.integers(1, 6), st.just(N_CLASSES * PER_CLASS)),
+            elements=None if issubclass(dtype, np.integer) else st.floats(-1000, 1000, width=32),
+        )
+    ),
+    block=st.integers(1, 100),
+    compress=st.booleans(),
+)
+def test_features_of_any_type_and_block_size(root: Path, matrix: np.ndarray, block: int, compress: bool) -> None:
+    write(root / "TOY", None, toy_splits())
+    scipy.io.savemat(root / "TOY" / "res101.mat", toy_features() | {"features": matrix}, do_compression=compress)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xlsa17, "_BLOCK", block)
+        features = toy(root).load().features
+    assert np.array_equal(features, np.array([[np.float32(value) for value in row] for row in matrix.T]))
+    assert features.flags.c_contiguous
+
+
+def test_train_and_val_loc_are_never_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+    loadmat = scipy.io.loadmat
+
+    def recording(file: Any, variable_names: tuple[str, ...]) -> Any:
+        asked.update(variable_names)
+        return loadmat(file, variable_names=variable_names)
+
+    monkeypatch.setattr(scipy.io, "loadmat", recording)
+    whole = toy(root).load()
+    assert asked == {"att", "allclasses_names", *PARTS, "features", "labels"}
+
+    splits = toy_splits()
+    del splits["train_loc"], splits["val_loc"]
+    write(root / "TOY", None, splits)
+    assert equal(whole, toy(root).load())
+
+
+def test_original_attributes_are_clamped_and_att_is_not(root: Path) -> None:
+    splits = toy_splits()
+    splits["original_att"][1, 2] = -1
+    splits["att"][1, 2] = -0.0038
+    write(root / "TOY", None, splits)
+    original = toy(root, attributes="original_att").load().attributes
+    assert original[2, 1] == 0
+    assert np.array_equal(
+        np.delete(original.ravel(), 2 * A + 1),
+        np.delete(splits["original_att"].T.ravel(), 2 * A + 1).astype(np.float32),
+    )
+    assert toy(root).load().attributes[2, 1] == np.float32(-0.0038)
+
+
+def test_class_names_as_a_matrix_of_characters(root: Path) -> None:
+    names = ["ox", "sheep", "cow", "dog", "horse", "ant"]
+    write(root / "TOY", None, toy_splits() | {"allclasses_names": np.array(names)})
+    assert toy(root).load().class_names == tuple(names)
+
+
+def test_feature_sets(root: Path) -> None:
+    folder = root / "TOY"
+    shutil.copy(folder / "att_splits.mat", folder / "binaryAtt_splits.mat")
+    assert toy(root).features == "res101"
+    assert toy(root, attributes="original_att").features == "res101+original_att"
+
+    shutil.copy(folder / "res101.mat", folder / "vit.mat")
+    assert toy(root).features == "res101"
+    assert toy(root, features="vit").features == "vit"
+    assert "did you mean 'vit'?" in refusal(lambda: toy(root, features="vitt").features)
+    assert "'../TOY/vit'" in refusal(lambda: toy(root, features="../TOY/vit").load())
+
+    (folder / "res101.mat").rename(folder / "resnet50.mat")
+    assert "give one of resnet50, vit: --dataset toy:features=NAME" in refusal(lambda: toy(root).revision)
+    (folder / "vit.mat").unlink()
+    assert toy(root).features == "resnet50"
+    (folder / "resnet50.mat").unlink()
+    assert "python -m datasets.download" in refusal(lambda: toy(root).features)
+
+
+def test_revision_follows_content_alone(root: Path, tmp_path: Path) -> None:
+    revisions = [toy(root).revision]
+    assert len(revisions[0]) == 12
+    assert int(revisions[0], 16) >= 0
+    shutil.copytree(root, tmp_path / "copy")
+    assert toy(tmp_path / "copy").revision == revisions[0]
+
+    revisions.append(toy(root, attributes="original_att").revision)
+    (root / "TOY" / "valclasses1.txt").write_text("class+0\n")
+    revisions.append(toy(root).revision)
+    (root / "TOY" / "valclasses1.txt").write_text("class+1\n")
+    revisions.append(toy(root).revision)
+    splits = toy_splits()
+    splits["att"][0, 0] += 0.01
+    write(root / "TOY", None, splits)
+    revisions.append(toy(root).revision)
+    features = toy_features()
+    features["features"][0, 0] += 1
+    write(root / "TOY", features, splits)
+    revisions.append(toy(root).revision)
+    assert len(set(revisions)) == len(revisions)
+
+
+# --- what is refused
+
+
+def edited(array: np.ndarray, index: Any, value: float) -> np.ndarray:
+    copy = array.copy()
+    copy[index] = value
+    return copy
+
+
+FEATURE_FAULTS: dict[str, tuple[Callable[[Variables], Variables], str]] = {
+    "no features": (lambda v: {"labels": v["labels"]}, "features is missing; the file holds labels"),
+    "no labels": (lambda v: {"features": v["features"]}, "labels is missing; the file holds features"),
+    "transposed": (lambda v: {"features": v["features"].T}, r"shape \(30, 7\) for 30 labels instead: it is transposed"),
+    "fewer labels": (
+        lambda v: {"labels": v["labels"][1:]},
+        r"column for each label, got shape \(7, 30\) for 29 labels",
+    ),
+    "three axes": (lambda v: {"features": v["features"][..., None].repeat(2, 2)}, r"got shape \(7, 30, 2\)"),
+    "no rows": (lambda v: {"features": v["features"][:0]}, r"got shape \(0, 30\)"),
+    "text": (lambda v: {"features": np.array(["x" * 30] * 7)}, "features must be"),
+    "complex": (lambda v: {"features": v["features"] * 1j}, "matrix of real numbers, got complex128 instead"),
+    "sparse": (lambda v: {"features": scipy.sparse.csc_matrix(v["features"])}, "matrix of real numbers, got csc_"),
+    "NaN": (
+        lambda v: {"features": edited(edited(v["features"], (3, 11), np.nan), (slice(1, 3), 20), -np.inf)},
+        "features must be finite, got 3 NaN or infinite values instead, the first in image 12",
+    ),
+    "float32 overflow": (lambda v: {"features": edited(v["features"], (0, 0), 1e300)}, "first in image 1$"),
+    "label 0": (lambda v: {"labels": edited(v["labels"], 0, 0)}, r"labels must be in 1\.\.6, got 0\.\.6 instead"),
+    "label 7": (lambda v: {"labels": edited(v["labels"], 0, 7)}, r"labels must be in 1\.\.6, got 1\.\.7 instead"),
+    "half label": (
+        lambda v: {"labels": edited(v["labels"].astype(float), 0, 1.5)},
+        "labels must be whole numbers, got 1.5",
+    ),
+    "NaN label": (lambda v: {"labels": edited(v["labels"].astype(float), 0, np.nan)}, "whole numbers, got nan"),
+    "label names": (lambda v: {"labels": cells(["a"] * 30)}, "labels must be a matrix of real numbers, got object"),
+}
+
+
+@pytest.mark.parametrize("fault", FEATURE_FAULTS)
+def test_bad_features(root: Path, cache: Path, fault: str) -> None:
+    change, message = FEATURE_FAULTS[fault]
+    variables = change(toy_features())
+    absent = fault.startswith("no ") and fault != "no rows"
+    write(root / "TOY", variables if absent else toy_features() | variables, toy_splits())
+    assert refusal(toy(root).load, message).startswith(str(root / "TOY" / "res101.mat"))
+    assert not list(cache.glob("features/*"))
+
+
+SPLIT_FAULTS: dict[str, tuple[Callable[[Variables], Variables], str]] = {
+    "att transposed": (lambda v: {"att": v["att"].T}, "allclasses_names must name the 3 classes of att, got 6 names"),
+    "att of text": (lambda v: {"att": cells(["a"])}, "att must be a matrix of real numbers"),
+    "att with three axes": (
+        lambda v: {"att": np.ones((3, 6, 2))},
+        r"att must be attributes x classes, got shape \(3, 6, 2\)",
+    ),
+    "att NaN": (lambda v: {"att": edited(v["att"], (0, 0), np.nan)}, "att must be finite"),
+    "zero class": (
+        lambda v: {"att": edited(v["att"], (slice(None), 3), 0)},
+        "att must describe every class, .* class 4 ",
+    ),
+    "a name less": (lambda v: {"allclasses_names": v["allclasses_names"][:5]}, r"labels must be in 1\.\.5, got 1\.\.6"),
+    "a name more": (lambda v: {"allclasses_names": cells(list("abcdefg"))}, "must name the 6 classes of att, got 7"),
+    "name twice": (
+        lambda v: {"allclasses_names": cells(list("abcdea"))},
+        "allclasses_names must differ, got 'a' twice",
+    ),
+    "empty name": (lambda v: {"allclasses_names": cells(["a", "", "c", "d", "e", "f"])}, "got none for class 2"),
+    "numbers as names": (
+        lambda v: {"allclasses_names": np.arange(6.0)},
+        "allclasses_names must be names, got none for class 1",
+    ),
+    "loc 0": (
+        lambda v: {"trainval_loc": edited(v["trainval_loc"], 0, 0)},
+        r"trainval_loc must be in 1\.\.30, got 0\.\.",
+    ),
+    "loc 31": (
+        lambda v: {"test_unseen_loc": edited(v["test_unseen_loc"], -1, 31)},
+        r"test_unseen_loc must be in 1\.\.30",
+    ),
+    "half loc": (lambda v: {"test_seen_loc": v["test_seen_loc"] + 0.5}, "test_seen_loc must be whole numbers, got"),
+    "endless loc": (lambda v: {"test_seen_loc": edited(v["test_seen_loc"], 0, np.inf)}, "whole numbers, got inf"),
+    "no loc": (lambda v: {"test_seen_loc": np.zeros((0, 1))}, "test_seen_loc must not be empty"),
+    "loc twice": (lambda v: {"trainval_loc": np.tile(v["trainval_loc"], (2, 1))}, "trainval_loc must not repeat"),
+    "the trap": (lambda v: {"trainval_loc": v["train_loc"]}, "trainval_loc must be disjoint from test_seen_loc, got 4"),
+    "test classes": (
+        lambda v: {
+            "trainval_loc": np.vstack([v["trainval_loc"], v["test_unseen_loc"][:1]]),
+            "test_unseen_loc": v["test_unseen_loc"][1:],
+        },
+        "trainval_loc must hold seen classes only, got 1 classes of test_unseen_loc",
+    ),
+    "strange test": (
+        lambda v: {"test_seen_loc": v["test_unseen_loc"][:5], "test_unseen_loc": v["test_unseen_loc"][5:]},
+        "test_seen_loc must hold seen classes only",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SPLIT_FAULTS)
+def test_bad_splits(root: Path, fault: str) -> None:
+    change, message = SPLIT_FAULTS[fault]
+    variables = toy_splits()
+    write(root / "TOY", None, variables | change(variables))
+    file = root / "TOY" / ("res101.mat" if "labels" in message else "att_splits.mat")
+    assert refusal(toy(root).load, message).startswith(str(file))
+
+
+@pytest.mark.parametrize("key", ["att", "allclasses_names", *PARTS])
+def test_missing_key(root: Path, key: str) -> None:
+    splits = toy_splits()
+    del splits[key]
+    write(root / "TOY", None, splits)
+    held = ", ".join(splits)
+    assert refusal(toy(root).load) == f"{root / 'TOY' / 'att_splits.mat'}: {key} is missing; the file holds {held}"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"class+0\nclass+9\n", r"valclasses1.txt:2: must be one of allclasses_names, got 'class\+9' instead"),
+        (b"class+0\nclass+5\n", "valclasses1.txt: validation classes must be seen classes, got 1 others"),
+        (b"class+0\nclass+1\nclass+2\nclass+3", "valclasses1.txt: validation classes must leave classes to train on"),
+        (b" \n\n", "valclasses1.txt: must name the validation classes"),
+        (b"\xff\xfe\n", "valclasses1.txt: cannot be read: 'utf-8'"),
+    ],
+)
+def test_bad_validation_classes(root: Path, content: bytes, message: str) -> None:
+    (root / "TOY" / "valclasses1.txt").write_bytes(content)
+    refusal(toy(root).load, message)
+
+
+V73 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("name", ["res101.mat", "att_splits.mat"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read, may be truncated or no .mat file"),
+        (b"<html>404 Not Found</html>" * 20, "cannot be read, may be truncated or no .mat file"),
+        (bytes(4096), "cannot be read, may be truncated or no .mat file"),
+        (V73, r"must be a MATLAB file up to v7, got v7\.3 instead; save it again with -v7$"),
+    ],
+)
+def test_not_a_matlab_file(root: Path, name: str, content: bytes, message: str) -> None:
+    (root / "TOY" / name).write_bytes(content)
+    assert refusal(toy(root).load, message).startswith(str(root / "TOY" / name))
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("name", ["res101.mat", "att_splits.mat"])
+def test_truncated_anywhere(root: Path, name: str, compress: bool) -> None:
+    file = root / "TOY" / name
+    variables = {"res101.mat": toy_features(), "att_splits.mat": toy_splits()}[name]
+    keep = ("features", "labels", "att", "allclasses_names", *PARTS)
+    scipy.io.savemat(file, {key: variables[key] for key in keep if key in variables}, do_compression=compress)
+    whole = file.read_bytes()
+    for size in np.linspace(1, len(whole) - 9, 40, dtype=int):
+        file.write_bytes(whole[:size])
+        assert refusal(toy(root).load).startswith(str(file))
+
+
+def test_missing_files(root: Path, tmp_path: Path) -> None:
+    assert "needs --data-root or $ZSL_DATA; python -m datasets.download" in refusal(
+        Xlsa17("cub", Xlsa17.Config(), None).load
+    )
+    assert refusal(toy(tmp_path / "nowhere").load).endswith("must be a folder that exists")
+    cub = Xlsa17("cub", Xlsa17.Config(), root)
+    assert refusal(cub.load).startswith(f"{root / 'CUB' / 'att_splits.mat'}: no such file; python -m datasets.download")
+    (root / "TOY" / "att_splits.mat").unlink()
+    assert refusal(toy(root).load).startswith(f"{root / 'TOY' / 'att_splits.mat'}: no such file")
+    assert refusal(lambda: toy(root).revision).startswith(f"{root / 'TOY' / 'att_splits.mat'}: no such file")
+
+
+def test_a_file_that_changes_while_it_is_read(root: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    load = xlsa17._load
+
+    def load_then_change(file: Path, *keys: str) -> dict[str, Any]:
+        content = load(file, *keys)
+        if keys == ("features",):
+            write(root / "TOY", toy_features() | {"features": np.ones((D, N_CLASSES * PER_CLASS))}, toy_splits())
+        return content
+
+    monkeypatch.setattr(xlsa17, "_load", load_then_change)
+    assert refusal(toy(root).load).endswith("res101.mat: changed while it was read; try again")
+    assert not list(cache.glob("features/*"))
+
+
+# --- the cache
+
+
+def features_are_read_from(source: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Split:
+    """Load, and assert that the features came from the .mat file or from the cache."""
+    asked: list[str] = []
+    load = xlsa17._load
+
+    def recording(file: Path, *keys: str) -> dict[str, Any]:
+        asked.extend(keys)
+        return load(file, *keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xlsa17, "_load", recording)
+        split = toy(root).load()
+    assert ("features" in asked) == (source == "file")
+    return split
+
+
+def test_second_load_maps_the_same_arrays(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = features_are_read_from("file", root, monkeypatch)
+    second = features_are_read_from("cache", root, monkeypatch)
+    assert equal(first, second)
+    for split in (first, second):
+        assert isinstance(split.features, np.memmap)
+        assert not split.features.flags.writeable
+    assert len(list(cache.glob("features/*.npy"))) == 1
+    assert not leftovers(cache)
+
+
+def test_a_changed_source_is_read_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = root / "TOY" / "res101.mat"
+    scipy.io.savemat(file, toy_features(), do_compression=False)
+    old, before = file.read_bytes(), file.stat()
+    first = features_are_read_from("file", root, monkeypatch)
+    scipy.io.savemat(file, toy_features() | {"features": -toy_features()["features"]}, do_compression=False)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert file.stat().st_size == before.st_size
+    assert np.array_equal(features_are_read_from("file", root, monkeypatch).features, -first.features)
+
+    file.write_bytes(old)
+    assert equal(features_are_read_from("cache", root, monkeypatch), first)
+
+
+def test_an_unchanged_file_is_hashed_once(tmp_path: Path, cache: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    changed = file.stat().st_mtime_ns
+    digest = _cache.sha256(file)
+    file.write_bytes(b"new")
+    os.utime(file, ns=(changed, changed))
+    assert _cache.sha256(file) == digest  # size and time are those noted: it was not hashed
+    os.utime(file, ns=(changed, changed + 1))
+    assert _cache.sha256(file) != digest
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b'"sha256"', b'{"sha256": "0"}'])
+def test_garbled_notes_are_ignored(tmp_path: Path, cache: Path, content: bytes) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    digest = _cache.sha256(file)
+    (note,) = cache.glob("sources/*.json")
+    whole = note.read_bytes()
+    note.write_bytes(content)
+    assert _cache.sha256(file) == digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert note.read_bytes() == whole
+
+
+def npy(array: np.ndarray) -> Callable[[Path], None]:
+    return lambda path: np.save(path, array)
+
+
+CORRUPTIONS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no header": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "garbled header": lambda path: path.write_bytes(path.read_bytes()[:12] + b"({[" * 20 + path.read_bytes()[72:]),
+    "wrong type": npy(np.zeros((N_CLASSES * PER_CLASS, D), np.int32)),
+    "wrong order": npy(np.zeros((N_CLASSES * PER_CLASS, D), np.float32, order="F")),
+    "wrong shape": npy(np.zeros((D, N_CLASSES * PER_CLASS), np.float32)),
+    "pickled": npy(np.array([None])),
+}
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_a_corrupt_entry_is_rebuilt(root: Path, cache: Path, corruption: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "TOY" / "valclasses1.txt").write_text("class+0\n")
+    toy(root).load()
+    (entry,) = cache.glob("features/*.npy")
+    sound = entry.read_bytes()
+    CORRUPTIONS[corruption](entry)
+    assert entry.read_bytes() != sound
+    rebuilt = features_are_read_from("file", root, monkeypatch)
+    assert np.array_equal(rebuilt.features, toy_features()["features"].T.astype(np.float32))
+    assert entry.read_bytes() == sound
+    assert not leftovers(cache)
+
+
+def test_a_writer_that_is_overtaken(cache: Path) -> None:
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+    seen = []
+
+    def blocks() -> Iterator[_cache.Matrix]:
+        yield matrix[:2]
+        assert _cache.lookup("key", (4, 3)) is None  # half-written is not visible
+        seen.append(_cache.store("key", (4, 3), [matrix]))
+        yield matrix[2:]
+
+    seen.append(_cache.store("key", (4, 3), blocks()))
+    for mapped in seen:
+        assert np.array_equal(mapped, matrix)
+    assert [path.name for path in cache.rglob("*.*")] == ["key.npy"]
+
+
+def test_an_interrupted_write_leaves_nothing(cache: Path) -> None:
+    def blocks() -> Iterator[_cache.Matrix]:
+        yield np.ones((1, 3), np.float32)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _cache.store("key", (4, 3), blocks())
+    assert not list(cache.rglob("*.*"))
+
+
+def race(me: str, other: str, root: Path) -> None:
+    """Load one data set after another, each at the same time as the other process does."""
+    deadline = time.monotonic() + 60
+    for turn in range(8):
+        (root / f"{me}{turn}").touch()
+        while not (root / f"{other}{turn}").exists():
+            assert time.monotonic() < deadline, "the other process is gone"
+            time.sleep(0.001)
+        split = Xlsa17("toy", Xlsa17.Config(), root / str(turn)).load()
+        assert np.array_equal(split.features, np.full(split.features.shape, turn, np.float32))
+
+
+def test_two_processes_at_once(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    n = N_CLASSES * PER_CLASS
+    for turn in range(8):
+        features = toy_features() | {"features": np.full((20_000, n), turn, np.float32)}
+        write(tmp_path / str(turn) / "TOY", features, toy_splits())
+    imports = "import sys, time\nfrom pathlib import Path\nimport numpy as np\nfrom datasets.xlsa17 import Xlsa17\n"
+    program = f"{imports}{inspect.getsource(race)}race('b', 'a', Path(sys.argv[1]))"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE) as racer:
+        race("a", "b", tmp_path)
+        assert racer.communicate(timeout=60)[1] == b""  # no error and no warning
+    assert racer.returncode == 0
+    assert not caplog.records
+    entries = list(cache.glob("features/*"))
+    assert len(entries) == 8
+    assert all(np.load(entry).shape == (n, 20_000) for entry in entries)
+    assert not leftovers(cache)
+
+
+def test_a_cache_that_cannot_be_written(root: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cached = toy(root).load()
+    shutil.rmtree(cache)
+    cache.write_text("a file where a folder should be")
+    split, revision = toy(root).load(), toy(root).revision
+    assert equal(split, cached)
+    (record,) = caplog.records
+    assert "The cache cannot be used" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    cache.unlink()
+    assert toy(root).revision == revision
+
+
+def test_a_full_disk(root: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    features = np.random.default_rng(0).random((100_000, N_CLASSES * PER_CLASS), dtype=np.float32)
+    write(root / "TOY", toy_features() | {"features": features}, toy_splits())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (features.nbytes // 2, hard))  # writing beyond fails as on a full disk
+    try:
+        split = toy(root).load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert np.array_equal(split.features, features.T)
+    assert len(caplog.records) == 1
+    assert "res101.mat is read anew on every load: File too large" in caplog.text
+    assert not list(cache.glob("features/*"))
+    assert not leftovers(cache)
+    assert isinstance(toy(root).load().features, np.memmap)
+
+
+def test_the_data_root_is_only_read(root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    toy(root).load()
+    assert toy(root).revision
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o755)
+
+
+def test_where_the_cache_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert _cache._folder("features") == tmp_path / "cache" / "features"
+    monkeypatch.setenv("ZSL_CACHE", "~/mine")
+    assert _cache._folder("features") == tmp_path / "home" / "mine" / "features"
+    monkeypatch.delenv("ZSL_CACHE")
+    assert _cache._folder("features") == tmp_path / "home" / ".cache" / "zsl-benchmark" / "features"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert _cache._folder("features") == tmp_path / "home" / ".cache" / "zsl-benchmark" / "features"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert _cache._folder("features") == tmp_path / "xdg" / "zsl-benchmark" / "features"
+
+
+# --- names
+
+
+def test_resolve(root: Path) -> None:
+    assert resolve("ToY", {"attributes": "original_att"}, root).features == "res101+original_att"
+    assert resolve("TOY", {}, root).name == "toy"
+    assert {resolve(name, {}, None).name for name in ("cub", "SUN", "awa1", "awa2", "aPY")} <= set(DATASETS.names())
+    assert refusal(lambda: resolve("toys", {}, root)) == "unknown data set 'toys'; did you mean 'toy'?"
+    assert refusal(lambda: resolve("toy", {}, None)).startswith("unknown data set 'toy'; ")
+    assert refusal(lambda: resolve("cubs", {}, None)) == "unknown data set 'cubs'; did you mean 'cub'?"
+    assert refusal(lambda: resolve("toy", {"feature": "x"}, root)) == (
+        "--dataset toy: unknown key 'feature'; did you mean 'features'?"
+    )
+    assert refusal(lambda: resolve("toy", {"attributes": "w2v"}, root)) == (
+        "--dataset toy: attributes must be 'att' or 'original_att', got 'w2v' instead"
+    )
+
+
+def test_available(root: Path) -> None:
+    (root / "SUN").mkdir()
+    shutil.copy(root / "TOY" / "att_splits.mat", root / "SUN")
+    shutil.copytree(root / "TOY", root / "CUB")
+    (root / "AWA2").mkdir()
+    shutil.copy(root / "TOY" / "res101.mat", root / "AWA2")
+    assert available(("awa2", "cub", "sun", "apy", "toy"), root) == ["cub", "toy"]
+    assert available(("cub",), None) == []
+    refusal(lambda: available(("cub",), root / "nowhere"))
+
+
+def test_default_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSL_DATA", str(tmp_path))
+    assert default_data_root() == tmp_path
+    monkeypatch.setenv("ZSL_DATA", str(tmp_path / "nowhere"))
+    assert refusal(default_data_root).startswith("ZSL_DATA: must be a folder that exists, got ")
+    monkeypatch.setenv("ZSL_DATA", "")
+    assert default_data_root() is None
+
+
+# --- real files
+
+#        classes, attributes, seen, validation classes, then images of trainval, test_seen and test_unseen
+REAL = {
+    "cub": (200, 312, 150, 50, 7057, 1764, 2967),
+    "sun": (717, 102, 645, 65, 10320, 2580, 1440),
+    "awa1": (50, 85, 40, 13, 19832, 4958, 5685),
+    "awa2": (50, 85, 40, 13, 23527, 5882, 7913),
+    "apy": (32, 64, 20, 5, 5932, 1483, 7924),
+}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", REAL)
+def test_real_splits_with_made_up_features(name: str, real_data_root: Path, tmp_path: Path) -> None:
+    source = real_data_root / name.upper()
+    if not (source / "labels.npy").is_file():
+        pytest.skip(f"{source} holds no labels.npy")
+    folder = tmp_path / name.upper()
+    folder.mkdir()
+    for file in ("att_splits.mat", "valclasses1.txt"):
+        shutil.copy(source / file, folder / file)
+    labels = np.load(source / "labels.npy")
+    features = np.random.default_rng(0).random((2, len(labels)))
+    scipy.io.savemat(folder / "res101.mat", {"features": features, "labels": labels[:, None]})
+
+    split = resolve(name, {}, tmp_path).load()
+    classes, attributes, seen, validation, *sizes = REAL[name]
+    assert split.attributes.shape == (classes, attributes)
+    assert len(split.class_names) == classes
+    assert [len(part) for part in (split.trainval, split.test_seen, split.test_unseen)] == sizes
+    assert sum(sizes) == len(labels)
+    assert (len(split.seen), len(split.unseen)) == (seen, classes - seen)
+    assert np.array_equal(np.unique(split.labels[split.test_seen]), split.seen)
+    assert split.validation_classes is not None
+    assert len(split.validation_classes) == validation
+    assert np.allclose(np.linalg.norm(split.attributes, axis=1), 1)
+
+    original = resolve(name, {"attributes": "original_att"}, tmp_path).load().attributes
+    assert (split.attributes < 0).sum() == (4 if name.startswith("awa") else 0)
+    assert original.min() == 0
+    unit = original / np.linalg.norm(original, axis=1, keepdims=True)
+    assert np.abs(unit - split.attributes).max() < 4e-3  # they differ by the clamped entries alone
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "features", "shape", "unseen"),
+    [("awa1", "lampert2009", (30475, 512), 10), ("cub50", "effnetlite0", (2889, 1280), 10)],
+)
+def test_real_features(name: str, features: str, shape: tuple[int, int], unseen: int, real_data_root: Path) -> None:
+    if name not in available([name], real_data_root):
+        pytest.skip(f"{real_data_root} holds no features of {name}")
+    dataset = resolve(name, {}, real_data_root)
+    split = dataset.load()
+    assert dataset.features == features
+    assert split.features.shape == shape
+    assert (len(split.seen), len(split.unseen)) == (40, unseen)
+    file = scipy.io.loadmat(next(real_data_root.glob(f"{name.upper()}/{features}.mat")))
+    assert np.array_equal(split.features, file["features"].T)
+    assert np.array_equal(split.labels, file["labels"].ravel().astype(int) - 1)
