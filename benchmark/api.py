@@ -146,10 +146,11 @@ class RegressionLoss(nn.Module, ABC):
         """The scalar loss of (B, A) predictions against the (B, A) attributes of classes ``labels`` (B,)."""
 
     def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG002
-        """(B, A) element weights W with which mean(W * squared error) is this loss near ``predicted``, detached.
+        """(B, A) element weights W, detached: mean(W * squared error), W held constant, has this loss's gradient.
 
-        Closed-form methods solve a weighted least-squares problem with them and iterate. None means that the loss has
-        no such form; a closed-form method then refuses it through ``Incompatible``.
+        The squared errors are those of the rows as the loss compares them. Closed-form methods solve a weighted
+        least-squares problem with W and iterate. None means that the loss has no such form; a closed-form method then
+        refuses it through ``Incompatible``.
         """
         return None
 

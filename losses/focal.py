@@ -44,8 +44,11 @@ class FocalR(RegressionLoss):
 
     @torch.no_grad()
     def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        """(B, A) weights f(e) / mean(f): they match the value of the loss, not the part of its gradient through f."""
-        return self._factors(errors(predicted, target, self.config.normalize))
+        """(B, A) weights (f + |e| f' / 2) / mean(f), the second part being that of the gradient through f."""
+        error = errors(predicted, target, self.config.normalize)
+        u = error.abs() * (self.config.beta / 2)
+        slope = self.config.gamma * (1 - torch.tanh(u).square()) * torch.where(u > 0, u / torch.tanh(u), 1)
+        return self._factors(error) * (1 + slope / 2)
 
     def _factors(self, error: Tensor) -> Tensor:
         tiny = torch.finfo(error.dtype).tiny  # instead of 0, where a power below 1 has an infinite slope

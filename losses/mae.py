@@ -24,8 +24,5 @@ class MAE(RegressionLoss):
 
     @torch.no_grad()
     def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        """(B, A) weights 1 / max(|e|, 1e-5) of iteratively re-weighted least squares.
-
-        They match the value of the loss; the gradient with W held constant is twice the loss's.
-        """
-        return 1 / errors(predicted, target, self.config.normalize).abs().clamp_min(SMALLEST_ERROR)
+        """(B, A) weights 1 / (2 max(|e|, 1e-5)) of iteratively re-weighted least squares."""
+        return 0.5 / errors(predicted, target, self.config.normalize).abs().clamp_min(SMALLEST_ERROR)

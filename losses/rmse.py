@@ -39,14 +39,11 @@ class RMSE(RegressionLoss):
 
     @torch.no_grad()
     def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        """(B, A) weights 1 / max(loss, 1e-5) for ``batch``, 1 / sqrt(e^2 + 1e-10) for ``element``.
-
-        They match the value of the loss (``element``: to 1e-5); the gradient with W held constant is twice the loss's.
-        """
+        """(B, A) weights 1 / (2 max(loss, 1e-5)) for ``batch``, 1 / (2 sqrt(e^2 + 1e-10)) for ``element``."""
         error = errors(predicted, target, self.config.normalize)
         if self.config.reduction == "element":
-            return 1 / _smooth_abs(error)
-        return (1 / _root_mean_square(error).clamp_min(SMALLEST_ERROR)).expand_as(error)
+            return 0.5 / _smooth_abs(error)
+        return (0.5 / _root_mean_square(error).clamp_min(SMALLEST_ERROR)).expand_as(error)
 
 
 def _smooth_abs(error: Tensor) -> Tensor:

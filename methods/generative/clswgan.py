@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -40,6 +42,8 @@ class CLSWGAN(Method):
 
         Attributes:
             hidden: units of the hidden layer of generator and critic.
+            output: of the generator: ``relu`` as published, for features of a network that ends in a ReLU; ``linear``
+                for features of either sign.
             lr: learning rate of both.
             epochs: the most epochs; one has as many generator steps as the training set has batches.
             evaluate_every: epochs between two scorings on validation.
@@ -57,6 +61,7 @@ class CLSWGAN(Method):
         """
 
         hidden: int = Field(4096, ge=1)
+        output: Literal["relu", "linear"] = "relu"
         lr: float = Field(1e-4, gt=0)
         epochs: int = Field(60, ge=1)
         evaluate_every: int = Field(2, ge=1)
@@ -76,7 +81,7 @@ class CLSWGAN(Method):
         super().__init__(meta, config, generator)
         d, a = meta.n_features, meta.n_attributes
         # The noise has as many dimensions as the attributes, as published.
-        self.generator = mlp([2 * a, config.hidden, d], generator, nn.ReLU())
+        self.generator = mlp([2 * a, config.hidden, d], generator, nn.ReLU() if config.output == "relu" else None)
         self.critic = mlp([d + a, config.hidden, 1], generator)
         self.regressor = linear(d, a, generator)
         self.zsl_classifier = linear(d, meta.n_unseen, generator)
