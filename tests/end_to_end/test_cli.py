@@ -207,7 +207,7 @@ BAD_INPUT = {
     "seeds": ([*ALE, "--seeds", "5-1"], "--seeds must be numbers or ranges"),
     "splits": ([*ALE, "--splits", "random:0"], "--splits must be proposed or random:K"),
     "no such data root": ([*ALE, "--data-root", "/nonexistent"], "--data-root /nonexistent"),
-    "no data root": (["--method", "ale", "--dataset", "cub"], "data root"),
+    "no data root": (["--method", "ale", "--dataset", "cub"], "needs --data-root or $ZSL_DATA"),
     "unusable device": ([*ALE, "--device", "mps"], "--device mps is not usable here"),
     "no such plug-in": ([*ALE, "--plugin", "nowhere.py"], "--plugin nowhere.py: no such file"),
     "unknown launcher": ([*ALE, "--launcher", "slrum"], "unknown launcher 'slrum'"),
