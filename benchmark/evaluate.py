@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmark.api import Method
 from benchmark.imbalance import encode, error_matrix, summarise
-from benchmark.metrics import Curve, mean_per_class, per_class_accuracy, seen_unseen_curve
+from benchmark.metrics import Curve, mean_per_class, per_class_accuracy, predict, seen_unseen_curve
 from benchmark.protocol import HeldOut
 from benchmark.results import ClassAccuracy, Evaluation, ImbalanceReport, Metrics, SemanticErrors
 
@@ -35,7 +35,7 @@ def evaluate(method: Method, held_out: HeldOut, gamma: float | None = None) -> E
     seen, unseen = _gzsl_scores(method, held_out)
     stacking = seen_unseen_curve(seen, held_out.seen_labels, unseen, held_out.unseen_labels, n_seen)
     gamma = stacking.best_gamma() if gamma is None else gamma
-    zsl = _scores(method, held_out.unseen_features, held_out.all_classes[n_seen:]).argmax(1) + n_seen
+    zsl = predict(_scores(method, held_out.unseen_features, held_out.all_classes[n_seen:])) + n_seen
     t1 = per_class_accuracy(zsl, held_out.unseen_labels, n_classes)
     (u, s, h), (u_calibrated, s_calibrated, h_calibrated) = stacking.at(0.0), stacking.at(gamma)
     metrics = Metrics(
@@ -51,7 +51,7 @@ def evaluate(method: Method, held_out: HeldOut, gamma: float | None = None) -> E
     )
     scores, labels = torch.cat([seen, unseen]), torch.cat([held_out.seen_labels, held_out.unseen_labels])
     columns = [t1] + [
-        per_class_accuracy(_calibrated(scores, n_seen, g).argmax(1), labels, n_classes) for g in (0.0, gamma)
+        per_class_accuracy(predict(_calibrated(scores, n_seen, g)), labels, n_classes) for g in (0.0, gamma)
     ]
     per_class = [
         ClassAccuracy(name=name, seen=c < n_seen, T1=_value(a), gzsl=_value(b), calibrated=_value(d))
@@ -95,7 +95,11 @@ def _semantics(method: Method, x: Tensor) -> Tensor | None:
 
 
 def _calibrated(scores: Tensor, n_seen: int, gamma: float) -> Tensor:
-    """Calibrated stacking (Chao et al. 2016): gamma is taken from the scores of the seen classes."""
+    """Calibrated stacking (Chao et al. 2016): gamma is taken from the scores of the seen classes.
+
+    In float64 on the CPU, as the curve is, so that the two agree to the last image.
+    """
+    scores = scores.cpu().double()
     return torch.cat([scores[:, :n_seen] - gamma, scores[:, n_seen:]], dim=1)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from benchmark.api import Config
 from benchmark.registry import InputError
@@ -160,6 +160,12 @@ class Result(Config):
     provenance: dict[str, Any] = Field(default_factory=dict)
     error: str | None = None
 
+    @model_validator(mode="after")
+    def _has_what_its_status_says(self) -> Result:
+        if (self.status == "ok") != all((self.evaluation, self.selection, self.cost)):
+            raise ValueError("evaluation, selection and cost must be there if and only if status is ok")
+        return self
+
 
 class Store:
     """The folder of result files: ``<dataset>/<method>+<loss>/<key>-s<seed>.json``."""
@@ -208,11 +214,9 @@ def read_result(path: Path) -> Result:
         raise InputError(
             f"{path}: not a result file: {key or 'content'}: {first['msg']}; restore or delete it"
         ) from None
-    if path.name != f"{result.spec.key}-s{result.seed}.json":
-        raise InputError(
-            f"{path}: its content belongs under {result.spec.key}-s{result.seed}.json: edited or renamed by hand; "
-            "restore or delete it"
-        )
+    expected = Store(Path()).path(result.spec, result.seed)
+    if path.parts[-len(expected.parts) :] != expected.parts:
+        raise InputError(f"{path}: its content belongs at {expected}: edited or moved by hand; restore or delete it")
     return result
 
 

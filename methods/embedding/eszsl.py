@@ -30,7 +30,7 @@ SOLVER_STEPS = 500
 class ESZSL(Method):
     """F(x, c) = x^T V a_c, where V minimises a regularised least-squares problem.
 
-    With features X (N, D), labels Y (N, n_seen) in {-1, 1}, seen attributes S (n_seen, A), targets T = attributes of
+    With features X (N, D), labels Y (N, n_seen) in {negative_label, 1}, seen attributes S (n_seen, A), targets T = attributes of
     each image's class (N, A), ridges g and l, regression weight w and element weights W (N, A) of the regression loss,
 
         ||X V S^T - Y||^2 + g ||V S^T||^2 + l ||X V||^2 + g l ||V||^2 + w (||sqrt(W) * (X V - T)||^2 + g ||V||^2).
@@ -50,11 +50,14 @@ class ESZSL(Method):
             feature_ridge: candidates of g, the paper's gamma.
             attribute_ridge: candidates of l, the paper's lambda.
             reweightings: the most rounds of re-weighting.
+            negative_label: what Y holds for the wrong classes: -1 in the paper, 0 in much public code. With hundreds
+                of classes the -1s drown the single 1.
         """
 
         feature_ridge: tuple[float, ...] = Field(POWERS, min_length=1)
         attribute_ridge: tuple[float, ...] = Field(POWERS, min_length=1)
         reweightings: int = Field(20, ge=1)
+        negative_label: float = Field(-1.0, ge=-1, le=0)
 
     def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
         super().__init__(meta, config, generator)
@@ -62,7 +65,7 @@ class ESZSL(Method):
 
     def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
         self.attributes = data.attributes
-        problem = _Problem(data)
+        problem = _Problem(data, self.config.negative_label)
         pairs = list(itertools.product(self.config.feature_ridge, self.config.attribute_ridge))
         for feature_ridge, attribute_ridge in run.candidates(self, pairs):
             if loss is None:
@@ -102,7 +105,7 @@ class _Problem:
     There all terms but the regression's are diagonal, and so is the exact solution: V = P Z Q^T with eigenvectors P, Q.
     """
 
-    def __init__(self, data: TrainData) -> None:
+    def __init__(self, data: TrainData, negative_label: float) -> None:
         # Apple's devices know no float64.
         device = torch.device("cpu") if data.features.device.type == "mps" else data.features.device
         x = data.features.to(device).double()
@@ -113,8 +116,9 @@ class _Problem:
         self._s_values, self._s_vectors = torch.linalg.eigh(seen.T @ seen)
         self._x = x @ self._x_vectors
         self._x_targets = self._x.T @ self.targets @ self._s_vectors
-        # X^T Y S for Y in {-1, 1}, without the (N, n_seen) matrix: Y S = 2 T - (the sum of all rows of S).
-        self._x_classes = 2 * self._x_targets - torch.outer(self._x.sum(0), seen.sum(0) @ self._s_vectors)
+        # X^T Y S without the (N, n_seen) matrix Y = (1 - negative) one-hot + negative: one-hot S is T.
+        background = torch.outer(self._x.sum(0), seen.sum(0) @ self._s_vectors)
+        self._x_classes = (1 - negative_label) * self._x_targets + negative_label * background
 
     def weight(self, solution: Tensor) -> Tensor:
         """(D, A) the matrix V of a ``solution``."""

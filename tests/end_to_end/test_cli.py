@@ -37,7 +37,8 @@ def test_help_explains_the_options(command: Command, module: str) -> None:
 def test_list_prints_one_line_each_with_family_year_and_source(command: Command) -> None:
     done = command("benchmark.run", "--list")
     assert done.returncode == 0
-    for name, family in (("ale", "embedding"), ("clswgan", "generative"), ("remse", "re-weighted"), ("cub-sim", "simulated")):
+    families = {"ale": "embedding", "clswgan": "generative", "remse": "re-weighted", "cub-sim": "simulated"}
+    for name, family in families.items():
         assert re.search(rf"^  {name} +{family} +(19|20)\d\d  \S", done.stdout, re.MULTILINE), name
 
 
@@ -74,9 +75,7 @@ def test_a_grid_stores_one_file_a_run_and_is_not_run_again(command: Command, tmp
 def test_same_command_and_seed_give_the_same_numbers_in_another_process(command: Command, tmp_path: Path) -> None:
     for out in ("a", "b"):
         assert command("benchmark.run", *QUICK, "--loss", "remse", "--out", tmp_path / out).returncode == 0
-    a, b = (
-        [json.loads(path.read_text())["evaluation"] for path in stored(tmp_path / out)] for out in ("a", "b")
-    )
+    a, b = ([json.loads(path.read_text())["evaluation"] for path in stored(tmp_path / out)] for out in ("a", "b"))
     assert a == b
     assert a[0] != a[1], "seeds differ"
 
@@ -158,7 +157,8 @@ def test_a_failing_method_is_recorded_and_retried(command: Command, tmp_path: Pa
         "    def scores(self, x, classes): return x[:, :1] + self.attributes[classes].sum(1)\n"
         "    def semantics(self, x): return None\n"
     )
-    arguments = ["benchmark.run", "--plugin", plugin, "--method", "broken", "--dataset", "awa2-sim", "--out", tmp_path / "o"]
+    arguments = ["benchmark.run", "--plugin", plugin, "--method", "broken", "--dataset", "awa2-sim"]
+    arguments += ["--out", tmp_path / "o"]
     plugin.write_text(body.format("raise ValueError('no luck')"))
     failed = command(*arguments, "--seeds", "0")
     assert failed.returncode == 1
@@ -309,9 +309,7 @@ def test_broken_data_gets_one_clear_line_that_names_the_file(
     assert key in errors
 
 
-def test_a_broken_yaml_beside_a_plugin_names_file_and_key(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_broken_yaml_beside_a_plugin_names_file_and_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from benchmark.run import main
 
     name = f"yaml_test_{os.getpid()}"

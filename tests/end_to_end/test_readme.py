@@ -49,7 +49,8 @@ def test_a_plugin_runs_in_the_processes_of_the_local_launcher_too(command: Comma
     (tmp_path / "mine.py").write_text(code, encoding="utf-8")
     done = command(
         *("benchmark.run", "--plugin", tmp_path / "mine.py", "--method", "mlp-regressor", "--loss", "mse", "none"),
-        *("--dataset", "awa2-sim", "--set", "epochs=1", "--launcher", "local", "--out", tmp_path / "out", "--seeds", "0"),
+        *("--dataset", "awa2-sim", "--set", "epochs=1", "--launcher", "local", "--seeds", "0"),
+        *("--out", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     assert "skipped: mlp-regressor" in done.stderr
