@@ -35,14 +35,18 @@ ACCURACIES = {
     "H calibrated": metric("H_calibrated"),
     "AUSUC": metric("AUSUC"),
 }
-TESTED = {name: ACCURACIES[name] for name in ("T1", "H", "H calibrated", "AUSUC")}
-#: Title -> field of SemanticErrors, and factor: squared errors between unit vectors are shown in units of 1e-4.
+#: Squared errors between unit vectors are shown in this unit.
+ERROR_UNIT = 1e-4
+TESTED = {name: ACCURACIES[name] for name in ("T1", "H", "H calibrated", "AUSUC")} | {
+    f"{part} std": imbalance(part, "std", ERROR_UNIT) for part in ("unseen", "seen")
+}
+#: Title -> field of SemanticErrors, and its unit.
 ERRORS = {
-    "mean": ("mean", 1e4),
-    "std": ("std", 1e4),
+    "mean": ("mean", ERROR_UNIT),
+    "std": ("std", ERROR_UNIT),
     "spread": ("spread", 1.0),
     "r": ("r", 1.0),
-    "worst decile": ("worst_decile", 1e4),
+    "worst decile": ("worst_decile", ERROR_UNIT),
 }
 FAMILIES = ("embedding", "generative")
 
@@ -185,8 +189,8 @@ def _differences(board: Board, rows: Sequence[Row]) -> list[str]:
 
     over = "seeds" if board.split == "proposed" else "partitions, each the mean over its seeds"
     note = (
-        f"Row minus {code(REFERENCE)} of the same method with the same settings, in percentage points, over the n runs "
-        f"that both have. p: two-sided paired t-test over {over}, adjusted by Holm for the {plural(tests, 'test')} of "
+        f"Row minus {code(REFERENCE)} of the same method with the same settings, over the n runs that both have, in "
+        f"percentage points; std is that of the error over semantics (see below), in 1e-4. p: two-sided paired t-test over {over}, adjusted by Holm for the {plural(tests, 'test')} of "
         "this table. deterministic: the difference is always the same, so there is no test. "
         f"{NONE}: there is no such {code(REFERENCE)} row, or no single one."
     )
@@ -198,13 +202,13 @@ def _imbalance(board: Board, rows: Sequence[Row]) -> list[str]:
     if not any(row.values(imbalance("unseen", "mean")) for row in rows):
         return []
     columns = {
-        f"{part} {title}": (imbalance(part, field), factor)
+        f"{part} {title}": imbalance(part, field, unit)
         for part in ("unseen", "seen")
-        for title, (field, factor) in ERRORS.items()
+        for title, (field, unit) in ERRORS.items()
     }
 
     def cells(row: Row) -> list[str]:
-        return [mean_std(row, figure, 2, factor=factor) for figure, factor in columns.values()]
+        return [mean_std(row, figure, 2) for figure in columns.values()]
 
     note = (
         "Squared errors of the semantics predicted for test images of unseen and seen classes: mean and standard "

@@ -11,13 +11,13 @@ from benchmark.statistics import Comparison, Difference, Figure, Pair, Row
 NONE = "\N{EN DASH}"
 
 
-def mean_std(row: Row, figure: Figure, digits: int, *, factor: float = 1.0, bold: bool = False) -> str:
+def mean_std(row: Row, figure: Figure, digits: int, *, bold: bool = False) -> str:
     """``12.3 ± 0.4``; the mean alone where there is one value, and a dash where there is none."""
     summary = row.summary(figure)
     if summary is None:
         return NONE
-    mean = f"{summary.mean * factor:.{digits}f}"
-    std = "" if summary.std is None else f" ± {summary.std * factor:.{digits}f}"
+    mean = f"{summary.mean:.{digits}f}"
+    std = "" if summary.std is None else f" ± {summary.std:.{digits}f}"
     return (f"**{mean}**" if bold else mean) + std
 
 

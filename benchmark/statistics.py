@@ -115,12 +115,13 @@ def metric(name: str) -> Figure:
     return figure
 
 
-def imbalance(part: str, name: str) -> Figure:
-    """The figure ``name`` of ``benchmark.results.SemanticErrors``; ``part`` is ``seen`` or ``unseen``."""
+def imbalance(part: str, name: str, unit: float = 1.0) -> Figure:
+    """The figure ``name`` of ``benchmark.results.SemanticErrors`` in ``unit``; ``part`` is ``seen`` or ``unseen``."""
 
     def figure(run: Result) -> float | None:
         report = run.evaluation.imbalance if run.evaluation else None
-        return getattr(getattr(report, part), name) if report else None
+        value = getattr(getattr(report, part), name) if report else None
+        return None if value is None else value / unit
 
     return figure
 

@@ -81,10 +81,12 @@ def result(method: str = "ale", loss: str = "mse", seed: int = 0, **changes: Any
         "spec": spec | changes,
         "seed": seed,
         "status": "ok",
-        "cost": {"fit_s": 1.5, "evaluate_s": 0.1, "peak_memory_mib": 9.0},
         "provenance": {"commit": COMMIT, "dirty": False, "sources": {"method": "f00", "loss": "ba5"}},
     }
     if own.get("status", "ok") == "ok":
+        content["cost"] = {"fit_s": 1.5, "evaluate_s": 0.1, "peak_memory_mib": 9.0}
+        content["selection"] = {"on": "validation", "criterion": "AUSUC", "value": 40.0, "choice": 3, "gamma": 0.5}
+        content["selection"]["history"] = []
         content["evaluation"] = {
             "metrics": metrics,
             "per_class": [],
@@ -444,21 +446,21 @@ def delta(results: Iterable[Result], loss: str = "`remse`") -> list[str]:
 
 def test_deterministic_methods_show_a_difference_without_p() -> None:
     results = [result(loss=loss, seed=s, T1=t1) for loss, t1 in (("mse", 50.1), ("remse", 50.4)) for s in range(3)]
-    assert delta(results) == ["3", "+0.30 (deterministic)", *["+0.00 (deterministic)"] * 3]
+    assert delta(results) == ["3", "+0.30 (deterministic)", *["+0.00 (deterministic)"] * 5]
 
 
 def test_a_single_seed_has_neither_deviation_nor_test() -> None:
     results = [result(), result(loss="remse", T1=49.0)]
-    assert delta(results) == ["1", "-1.00 (no test)", *["+0.00 (no test)"] * 3]
+    assert delta(results) == ["1", "-1.00 (no test)", *["+0.00 (no test)"] * 5]
     assert "| **50.0** | **28.0** |" in render(results)["awa1.md"]
 
 
 def test_a_missing_reference_shows_dashes() -> None:
-    assert delta([*seeds(3, loss="remse"), *seeds(3, "eszsl")]) == [NONE] * 5
+    assert delta([*seeds(3, loss="remse"), *seeds(3, "eszsl")]) == [NONE] * 7
     apart = [*seeds(2, loss="remse"), *(r.model_copy(update={"seed": r.seed + 7}) for r in seeds(2))]
-    assert delta(apart) == [NONE] * 5
+    assert delta(apart) == [NONE] * 7
     other_settings = [*seeds(2, loss="remse"), *seeds(2, hparam_overrides={"lr": 0.1})]
-    assert delta(other_settings) == [NONE] * 5
+    assert delta(other_settings) == [NONE] * 7
 
 
 def test_the_reference_has_the_settings_that_the_user_gave() -> None:
