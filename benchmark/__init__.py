@@ -15,7 +15,7 @@ def _refuse_other_datasets_package() -> None:
     if found and found.origin and Path(found.origin).resolve() == ours:
         return
     message = (
-        f"the package 'datasets' must be this suite's ({ours.parent.name}/ beside benchmark/), got another one instead; "
+        "the package 'datasets' must be this suite's, which lies beside benchmark/, got another one instead; "
         "run from the repository's root, or uninstall the other"
     )
     if sys.argv[0] == "-m":  # a command is starting: one line, as for any other bad input

@@ -190,7 +190,8 @@ def _differences(board: Board, rows: Sequence[Row]) -> list[str]:
     over = "seeds" if board.split == "proposed" else "partitions, each the mean over its seeds"
     note = (
         f"Row minus {code(REFERENCE)} of the same method with the same settings, over the n runs that both have, in "
-        f"percentage points; std is that of the error over semantics (see below), in 1e-4. p: two-sided paired t-test over {over}, adjusted by Holm for the {plural(tests, 'test')} of "
+        "percentage points; std is that of the error over semantics (see below), in 1e-4. p: two-sided paired t-test "
+        f"over {over}, adjusted by Holm for the {plural(tests, 'test')} of "
         "this table. deterministic: the difference is always the same, so there is no test. "
         f"{NONE}: there is no such {code(REFERENCE)} row, or no single one."
     )

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from benchmark.api import Dataset, Incompatible, Method, Run, Split, TrainData, derive_seed, sealed
+from benchmark.api import Dataset, Incompatible, Method, Split, TrainData, derive_seed, sealed
 from benchmark.evaluate import evaluate
 from benchmark.jobs import Cell
 from benchmark.protocol import (
@@ -45,8 +45,22 @@ class _Prepared:
     transform: Transform
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What one seed comes to, and whether every other seed would come to the same."""
+
+    evaluation: Evaluation
+    selection: Selection
+    refit_history: list[dict[str, float]]
+    cost: Cost
+    deterministic: bool
+
+
 def run_cell(cell: Cell) -> Iterator[Result]:
     """Run the seeds of ``cell`` one after another; what goes wrong in one is its result, and the next goes on.
+
+    A method that draws no random number is fitted for the first seed alone: the results of the others repeat it, and
+    say so in their provenance (``repeats_seed``).
 
     Raises:
         InputError: the data cannot be loaded.
@@ -55,10 +69,15 @@ def run_cell(cell: Cell) -> Iterator[Result]:
     device = torch.device(cell.device)
     dataset = cell.dataset()
     prepared = _prepare(cell, dataset, device)
+    repeated: tuple[int, _Outcome] | None = None
     for seed in cell.seeds:
         provenance = describe(device, cell.sources())
         try:
-            evaluation, selection, history, cost = _run_seed(cell, dataset, prepared, seed, device)
+            if repeated is None:
+                outcome = _run_seed(cell, dataset, prepared, seed, device)
+                repeated = (seed, outcome) if outcome.deterministic else None
+            else:
+                provenance["repeats_seed"], outcome = repeated
         except Incompatible as reason:
             yield Result(spec=cell.spec, seed=seed, status="skipped", error=str(reason), provenance=provenance)
         except InputError:
@@ -70,10 +89,10 @@ def run_cell(cell: Cell) -> Iterator[Result]:
                 spec=cell.spec,
                 seed=seed,
                 status="ok",
-                evaluation=evaluation,
-                selection=selection,
-                refit_history=history,
-                cost=cost,
+                evaluation=outcome.evaluation,
+                selection=outcome.selection,
+                refit_history=outcome.refit_history,
+                cost=outcome.cost,
                 provenance=provenance,
             )
 
@@ -95,46 +114,57 @@ def _prepare(cell: Cell, dataset: Dataset, device: torch.device) -> _Prepared:
     return _Prepared(select_on, held_out(split, validation, of_validation, device), trainval, stage, transform)
 
 
-def _run_seed(
-    cell: Cell, dataset: Dataset, prepared: _Prepared, seed: int, device: torch.device
-) -> tuple[Evaluation, Selection, list[dict[str, float]], Cost]:
+def _run_seed(cell: Cell, dataset: Dataset, prepared: _Prepared, seed: int, device: torch.device) -> _Outcome:
     title, memory, start = f"{cell.title} s{seed}", _PeakMemory(device), time.perf_counter()
 
     def open_test() -> HeldOut:
         return held_out(_load(cell, dataset), prepared.stage, prepared.transform, device)
 
-    def select(on: HeldOut) -> tuple[SelectionRun, Method]:
+    def select(on: HeldOut) -> tuple[SelectionRun, Method, bool]:
         run = SelectionRun(device, seed, f"{title} select", on)
-        return run, _fit(cell, prepared.select_on, run, seed)
+        return run, *_fit(cell, prepared.select_on, run, seed)
 
     history: list[dict[str, float]] = []
     if prepared.validation is None:
         test = open_test()
-        selecting, method = select(test)
+        selecting, method, deterministic = select(test)
         fitted = time.perf_counter()
     else:
-        selecting, _ = select(prepared.validation)
+        selecting, _, deterministic = select(prepared.validation)
         refitting = RefitRun(device, seed, f"{title} refit", selecting.choice)
-        method, history = _fit(cell, prepared.trainval, refitting, seed), refitting.history
-        fitted = time.perf_counter()
+        method, _ = _fit(cell, prepared.trainval, refitting, seed)
+        history, fitted = refitting.history, time.perf_counter()
         test = open_test()
     selection = _selection(selecting, "test" if prepared.validation is None else "validation")
     evaluation = evaluate(method, test, selection.gamma)
     cost = Cost(fit_s=fitted - start, evaluate_s=time.perf_counter() - fitted, peak_memory_mib=memory.read())
-    return evaluation, selection, history, cost
+    return _Outcome(evaluation, selection, history, cost, deterministic)
 
 
-def _fit(cell: Cell, data: TrainData, run: Run, seed: int) -> Method:
+def _fit(cell: Cell, data: TrainData, run: SelectionRun | RefitRun, seed: int) -> tuple[Method, bool]:
+    """The fitted method, and whether it drew no random number on the way."""
     # Initial weights come from the CPU, so that every device starts from the same ones.
     generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
-    method = METHODS[cell.spec.method].obj(data.meta, cell.method_config(), generator).to(run.device)
-    loss = cell.build_loss(data.n_seen, data.meta.n_attributes)
-    if loss is not None:
-        loss.to(run.device)
-        loss.prepare(data.attributes[: data.n_seen], data.class_counts)
-    with sealed():
+    with sealed(), _seeded_globals(run.device, seed):
+        states = [generator.get_state(), torch.get_rng_state()]
+        method = METHODS[cell.spec.method].obj(data.meta, cell.method_config(), generator).to(run.device)
+        loss = cell.build_loss(data.n_seen, data.meta.n_attributes)
+        if loss is not None:
+            loss.to(run.device)
+            loss.prepare(data.attributes[: data.n_seen], data.class_counts)
         method.fit(data, loss, run)
-    return method
+        drew = not all(map(torch.equal, states, [generator.get_state(), torch.get_rng_state()]))
+    return method, not (run.drew or drew)
+
+
+@contextlib.contextmanager
+def _seeded_globals(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's global random state and put it back: some layers (dropout) can draw from nowhere else."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.random.default_generator.manual_seed(derive_seed(seed, "global"))
+        if device.type == "cuda":
+            torch.cuda.manual_seed(derive_seed(seed, "global"))
+        yield
 
 
 def _selection(run: SelectionRun, on: Literal["validation", "test"]) -> Selection:

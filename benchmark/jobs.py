@@ -135,7 +135,8 @@ def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
         sources = digests(cell.sources())
         if stale := sum(result.provenance.get("sources") != sources for result in done):
             warnings.append(
-                f"{cell.title}: {stale} stored runs were made by other code of the method or loss; --force runs them anew"
+                f"{cell.title}: {stale} stored runs were made by other code of the method or loss; "
+                "--force runs them anew"
             )
         stored += done
     return Plan(todo, stored, warnings)

@@ -17,7 +17,7 @@ from benchmark.config import parse_assignments, parse_spec
 from benchmark.jobs import Cell, Plan, make_spec, parse_seeds, parse_splits, plan
 from benchmark.launch import LAUNCHERS, Launcher
 from benchmark.leaderboard import DEFAULT_OUT, terminal_table, write_boards
-from benchmark.registry import InputError, Registry, load_plugin
+from benchmark.registry import InputError, load_plugin
 from benchmark.results import Result, Store
 from losses import LOSSES
 from methods import METHODS

@@ -25,16 +25,23 @@ CRITERION = "AUSUC"
 
 
 class _Run(Run):
-    """What both kinds of run share: random numbers and the log."""
+    """What both kinds of run share: random numbers and the log.
+
+    Attributes:
+        drew: the method has asked for random numbers, so that its result depends on the seed.
+        history: a row for each epoch or candidate.
+    """
 
     def __init__(self, device: torch.device, seed: int, title: str) -> None:
         self.device = device
         self._seed = seed
         self._title = title
         self._pending: dict[str, Tensor | float] = {}
+        self.drew = False
         self.history: list[dict[str, float]] = []
 
     def generator(self, name: str) -> torch.Generator:
+        self.drew = True
         return torch.Generator(self.device).manual_seed(derive_seed(self._seed, name))
 
     def log(self, **values: Tensor | float) -> None:
@@ -70,7 +77,7 @@ class _Run(Run):
         self.history.append(row)
         return row
 
-    def _bar(self, total: int, kind: str) -> "tqdm[NoReturn]":
+    def _bar(self, total: int, kind: str) -> tqdm[NoReturn]:
         return tqdm(total=total, desc=self._title, unit=kind, leave=False, disable=None)
 
 
