@@ -161,7 +161,7 @@ def _fit(cell: Cell, data: TrainData, run: SelectionRun | RefitRun, seed: int) -
 def _seeded_globals(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch's global random state and put it back: some layers (dropout) can draw from nowhere else."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.random.default_generator.manual_seed(derive_seed(seed, "global"))
+        torch.default_generator.manual_seed(derive_seed(seed, "global"))
         if device.type == "cuda":
             torch.cuda.manual_seed(derive_seed(seed, "global"))
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -12,9 +13,10 @@ from torch import Tensor
 from benchmark.api import Incompatible, Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from methods import METHODS
 
+Ridge = Annotated[float, Field(gt=0)]
 POWERS = tuple(10.0**power for power in range(-3, 4))
-#: Re-weighting ends when the solution moves by less than this share of its norm.
-REWEIGHTING_TOLERANCE = 1e-3
+#: Re-weighting ends when a solution's own weights differ from those that it was found with by this share of their norm.
+REWEIGHTING_TOLERANCE = 1e-2
 #: The residual of a linear solve, as a share of the right-hand side's norm.
 SOLVER_TOLERANCE = 1e-5
 SOLVER_STEPS = 500
@@ -30,17 +32,18 @@ SOLVER_STEPS = 500
 class ESZSL(Method):
     """F(x, c) = x^T V a_c, where V minimises a regularised least-squares problem.
 
-    With features X (N, D), labels Y (N, n_seen) in {negative_label, 1}, seen attributes S (n_seen, A), targets T = attributes of
-    each image's class (N, A), ridges g and l, regression weight w and element weights W (N, A) of the regression loss,
+    With features X (N, D), labels Y (N, n_seen) in {negative_label, 1}, seen attributes S (n_seen, A), targets T (N, A)
+    (the attributes of each image's class), ridges g and l, regression weight w and the loss's element weights W (N, A),
 
-        ||X V S^T - Y||^2 + g ||V S^T||^2 + l ||X V||^2 + g l ||V||^2 + w (||sqrt(W) * (X V - T)||^2 + g ||V||^2).
+        ||X V S^T - Y||^2 + g ||V S^T||^2 + l ||X V||^2 + g l ||V||^2
+        + w (||sqrt(W) * (X V - T)||^2 + g mean(W) ||V||^2).
 
     The first four terms are the paper's (eq. 3 and 4); the last is the attribute-regression slot, with the ridge that
     keeps it as well-posed as the rest. With W constant (``none``, ``mse``) the solution is exact:
     V = (X^T X + g I)^-1 (X^T Y S + w W X^T T) (S^T S + (l + w W) I)^-1. Otherwise W is taken from the last residuals,
     the weighted problem is solved by conjugate gradients, preconditioned by that exact solution, and both repeat until
-    V stays (iteratively re-weighted least squares). X V is regressed as it is; a loss with ``normalize`` takes its
-    weights from normalised predictions.
+    the weights stay (iteratively re-weighted least squares; rounds and last difference are in the history). X V is
+    regressed as it is; a loss with ``normalize`` takes its weights from normalised predictions.
     """
 
     class Config(MethodConfig):
@@ -54,9 +57,9 @@ class ESZSL(Method):
                 of classes the -1s drown the single 1.
         """
 
-        feature_ridge: tuple[float, ...] = Field(POWERS, min_length=1)
-        attribute_ridge: tuple[float, ...] = Field(POWERS, min_length=1)
-        reweightings: int = Field(20, ge=1)
+        feature_ridge: tuple[Ridge, ...] = Field(POWERS, min_length=1)
+        attribute_ridge: tuple[Ridge, ...] = Field(POWERS, min_length=1)
+        reweightings: int = Field(60, ge=1)
         negative_label: float = Field(-1.0, ge=-1, le=0)
 
     def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
@@ -86,17 +89,25 @@ class ESZSL(Method):
     ) -> Tensor:
         scale = self.config.regression_weight
         solution = problem.solve_exactly(feature_ridge, attribute_ridge, scale)
-        rounds, change = 0, float("inf")
-        while rounds < self.config.reweightings and change > REWEIGHTING_TOLERANCE:
-            weights = loss.weights(problem.predict(solution), problem.targets, problem.labels)
-            if weights is None:
-                raise Incompatible(f"{type(loss).__name__} has no least-squares form, which a closed-form method needs")
-            last = solution
-            solution = problem.solve(feature_ridge, attribute_ridge, scale * weights, last)
-            change = float((solution - last).norm() / solution.norm().clamp(min=1e-30))
-            rounds += 1
-        run.log(reweightings=rounds, last_change=change)
+        weights = self._weights(problem, solution, loss)
+        step, last = 1.0, float("inf")
+        for rounds in range(1, self.config.reweightings + 1):  # noqa: B007 - logged after the loop
+            solution = problem.solve(feature_ridge, attribute_ridge, scale * weights, solution)
+            change = self._weights(problem, solution, loss) - weights
+            residual = float(change.norm() / weights.norm())
+            if residual <= REWEIGHTING_TOLERANCE:
+                break
+            # Going all the way to the new weights can flip between two solutions for ever.
+            step = step if residual < last else step / 2
+            weights, last = weights + step * change, residual
+        run.log(reweightings=rounds, weights_residual=residual)
         return solution
+
+    def _weights(self, problem: _Problem, solution: Tensor, loss: RegressionLoss) -> Tensor:
+        weights = loss.weights(problem.predict(solution), problem.targets, problem.labels)
+        if weights is None:
+            raise Incompatible(f"{type(loss).__name__} has no least-squares form, which a closed-form method needs")
+        return weights
 
 
 class _Problem:
@@ -155,7 +166,7 @@ class _Problem:
 
 
 def _conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor, start: Tensor) -> Tensor:
-    """Solve ``apply(z) = right`` for a symmetric positive-definite ``apply`` from ``start``, preconditioned by ``diagonal``.
+    """Solve ``apply(z) = right`` for a symmetric positive-definite ``apply``, preconditioned by ``diagonal``.
 
     Raises:
         FloatingPointError: the residual is still above the tolerance after as many steps as are ever useful.

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from benchmark.train import draw_batches
 from methods import METHODS
-from methods.layers import linear
 from methods.generative.blocks import gradient_penalty, mlp, train_softmax
+from methods.layers import linear
 
 
 @METHODS.register(
