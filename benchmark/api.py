@@ -7,10 +7,10 @@ classes are numbered with the seen ones first: 0..n_seen-1 are seen, n_seen..n_s
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from benchmark.registry import InputError
@@ -36,6 +36,15 @@ class Config(BaseModel):
     """Validated settings: an unknown key, a wrong type or a value out of range is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``lr=true``, which would become 1.0 without a word."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise ValueError("a number")
+        return value
 
 
 class MethodConfig(Config):
@@ -326,17 +335,18 @@ class SealedError(Exception):
     """Something tried to load a data set while a method was being fitted."""
 
 
-_sealed: ContextVar[bool] = ContextVar("sealed", default=False)
+#: Of the whole process, so that a thread that a method starts finds it set too.
+_sealed = threading.Event()
 
 
 @contextmanager
 def sealed() -> Iterator[None]:
     """While this is entered, no data set can be loaded: a method in ``fit`` cannot reach test images by it."""
-    token = _sealed.set(True)
+    _sealed.set()
     try:
         yield
     finally:
-        _sealed.reset(token)
+        _sealed.clear()
 
 
 class Dataset(ABC):
@@ -381,6 +391,6 @@ class Dataset(ABC):
             SealedError: a method is being fitted.
             InputError: a file is missing, broken or contradicts itself.
         """
-        if _sealed.get():
+        if _sealed.is_set():
             raise SealedError(f"{self.name} cannot be loaded while a method is being fitted")
         return self.read()

@@ -62,7 +62,7 @@ def load_file(path: Path) -> ConfigFile:
         return ConfigFile()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date such as 2020-13-45
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping, got {type(content).__name__} instead")
@@ -95,9 +95,13 @@ def validate(schema: type[C], values: Mapping[str, Any], where: str, hint: Mappi
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            parent = schema.model_fields if len(first["loc"]) == 1 else {}
-            tail = (hint or {}).get(key) or did_you_mean(key, list(parent))
-            raise InputError(f"{where}: unknown key {key!r}; {tail}") from None
+            tail = (hint or {}).get(key) or did_you_mean(key, list(schema.model_fields))
+            # What is known deeper down, pydantic does not say.
+            raise InputError(
+                f"{where}: unknown key {key!r}" + (f"; {tail}" if len(first["loc"]) == 1 else "")
+            ) from None
+        if first["type"] == "missing":
+            raise InputError(f"{where}: {key} is missing") from None
         wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise InputError(f"{where}: {key} must be {wanted}, got {first['input']!r} instead") from None
 
@@ -117,7 +121,7 @@ def parse_assignments(text: list[str], where: str) -> dict[str, Any]:
             raise InputError(f"{where}: {key.strip()!r} is given twice")
         try:
             values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (ValueError, yaml.YAMLError) as error:
             raise InputError(f"{where}: {item!r} has a value that is not YAML") from error
     return values
 

@@ -27,8 +27,8 @@ from benchmark.protocol import (
     train_data,
     validation_stage,
 )
-from benchmark.provenance import describe
-from benchmark.registry import InputError
+from benchmark.provenance import describe, without_paths
+from benchmark.registry import InputError, one_line
 from benchmark.results import Cost, Evaluation, Result, Selection
 from benchmark.train import CRITERION, RefitRun, SelectionRun
 from methods import METHODS
@@ -183,8 +183,7 @@ def _selection(run: SelectionRun, on: Literal["validation", "test"]) -> Selectio
 def _one_line(error: Exception) -> str:
     """What went wrong and where, for a result that may be published: the file's name, never its path."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno} in {frame.name})"
+    return f"{without_paths(one_line(error))} ({Path(frame.filename).name}:{frame.lineno} in {frame.name})"
 
 
 class _PeakMemory:

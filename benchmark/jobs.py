@@ -10,8 +10,9 @@ from typing import Any
 from benchmark.api import Dataset, LossConfig, MethodConfig, RegressionLoss
 from benchmark.config import load_file, resolve
 from benchmark.provenance import digests
-from benchmark.registry import InputError
+from benchmark.registry import InputError, load_plugin
 from benchmark.results import Protocol, Result, Spec, Store
+from datasets import DATASETS
 from datasets import resolve as resolve_dataset
 from losses import LOSSES
 from methods import METHODS
@@ -76,6 +77,18 @@ class Plan:
     def n_runs(self) -> int:
         """The number of runs to do."""
         return sum(len(cell.seeds) for cell in self.todo)
+
+
+def load_plugins(paths: Sequence[Path]) -> None:
+    """Import ``paths``, after our own classes: a plug-in that takes one of their names is then the one to blame.
+
+    Raises:
+        InputError: a file is missing or its import failed.
+    """
+    for registry in (METHODS, LOSSES, DATASETS):
+        registry.names()
+    for path in paths:
+        load_plugin(path)
 
 
 def make_spec(

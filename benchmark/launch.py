@@ -11,8 +11,8 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from benchmark.experiment import run_cell
-from benchmark.jobs import Cell
-from benchmark.registry import InputError, Registry, load_plugin
+from benchmark.jobs import Cell, load_plugins
+from benchmark.registry import InputError, Registry
 from benchmark.results import Result
 
 Launcher = Callable[[Sequence[Cell]], Iterator[Result]]
@@ -67,8 +67,7 @@ def local(cells: Sequence[Cell]) -> Iterator[Result]:
 def _send_results(cell: Cell, sender: Connection) -> None:
     try:
         torch.set_num_threads(1)
-        for path in cell.plugins:
-            load_plugin(path)
+        load_plugins(cell.plugins)
         for result in run_cell(cell):
             sender.send(result)
     except InputError as error:

@@ -82,6 +82,8 @@ def validation_stage(split: Split, name: str) -> Stage:
     labels = split.labels[split.trainval]
     rest = split.trainval[np.isin(labels, seen)]
     held_out = _hold_out(split.labels, rest, rng)
+    if not len(held_out):
+        raise InputError(f"{name}: validation needs a class with at least 2 training images, got none instead")
     return Stage(np.setdiff1d(rest, held_out), held_out, split.trainval[np.isin(labels, unseen)], seen, unseen)
 
 

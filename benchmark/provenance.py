@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -28,11 +29,12 @@ def describe(device: torch.device, sources: dict[str, Path]) -> dict[str, Any]:
         device: where it trains.
         sources: role -> file of the code that plugs in, whose digests are kept.
     """
+    changes = _git("status", "--porcelain", "--", *CODE)
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", *CODE)),
-        "argv": [_without_path(argument) for argument in sys.argv],
+        "dirty": None if changes is None else bool(changes),
+        "argv": [_argument_without_path(argument) for argument in sys.argv],
         "sources": digests(sources),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": _cpu(),
@@ -52,10 +54,19 @@ def digests(sources: dict[str, Path]) -> dict[str, str | None]:
     }
 
 
-def _without_path(argument: str) -> str:
-    """The argument with a path cut to its last part: boards are public, folders are not."""
-    flag, equals, value = argument.rpartition("=")
-    return flag + equals + Path(value).name if os.sep in value else argument
+def without_paths(text: str) -> str:
+    """``text`` with every path cut to its last part: results are public, folders and users' names are not."""
+    return re.sub(r"[^\s'\"(=:,]*/[^\s'\")]*", lambda path: _last_part(path.group()), text)
+
+
+def _argument_without_path(argument: str) -> str:
+    flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return flag + equals + _last_part(value) if "/" in value else argument
+
+
+def _last_part(path: str) -> str:
+    name = Path(path).name
+    return "~" if name == Path.home().name else name
 
 
 @cache

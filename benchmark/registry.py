@@ -20,6 +20,11 @@ class InputError(Exception):
     """Something that the user gave is wrong; its text is one clear line: what, where, what would be right."""
 
 
+def one_line(error: BaseException) -> str:
+    """``ValueError: what it says``, without line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """The tail of an error about an unknown ``name``: the nearest known one, else all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -79,7 +84,9 @@ class Registry(Generic[T]):
         def decorate(obj: T) -> T:
             if problem := self._check(obj):
                 raise TypeError(f"cannot register {name!r} as a {self.kind}: {problem}")
-            file = Path(sys.modules[getattr(obj, "__module__", "")].__file__ or "")
+            module = getattr(obj, "__module__", "")
+            # Code in a notebook has no file; its name then stands for one that does not exist.
+            file = Path(getattr(sys.modules.get(module), "__file__", None) or f"<{module}>")
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._entries[name].file}")
             self._entries[name] = Entry(name, obj, title, family, year, source, file)
@@ -123,9 +130,7 @@ class Registry(Generic[T]):
             try:
                 point.load()
             except Exception as error:
-                raise InputError(
-                    f"entry point {point.name} = {point.value}: {type(error).__name__}: {error}"
-                ) from error
+                raise InputError(f"entry point {point.name} = {point.value}: {one_line(error)}") from error
 
 
 def subclass_check(base: type) -> Callable[[object], str | None]:
@@ -162,4 +167,4 @@ def load_plugin(path: Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise InputError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+        raise InputError(f"--plugin {path}: {one_line(error)}") from error

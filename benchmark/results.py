@@ -8,14 +8,23 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from benchmark.api import Config
 from benchmark.registry import InputError
 
 Protocol = Literal["strict", "literature"]
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` as they will be read back: lists for tuples; NaN, which JSON does not know, is refused."""
+    loaded: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
+    return loaded
+
+
+JsonDict = Annotated[dict[str, Any], AfterValidator(_as_json)]
 
 
 class Spec(Config):
@@ -45,11 +54,11 @@ class Spec(Config):
     revision: str
     method: str
     loss: str
-    hparams: dict[str, Any]
-    loss_parameters: dict[str, Any]
-    dataset_options: dict[str, Any] = Field(default_factory=dict)
-    hparam_overrides: dict[str, Any] = Field(default_factory=dict)
-    loss_overrides: dict[str, Any] = Field(default_factory=dict)
+    hparams: JsonDict
+    loss_parameters: JsonDict
+    dataset_options: JsonDict = Field(default_factory=dict)
+    hparam_overrides: JsonDict = Field(default_factory=dict)
+    loss_overrides: JsonDict = Field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -157,7 +166,7 @@ class Result(Config):
     selection: Selection | None = None
     refit_history: list[dict[str, float]] = Field(default_factory=list)
     cost: Cost | None = None
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    provenance: JsonDict = Field(default_factory=dict)
     error: str | None = None
 
     @model_validator(mode="after")
@@ -240,8 +249,9 @@ def write_atomic(path: Path, text: str) -> None:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException:  # an interrupt, too, must leave no part of a file
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
         raise
 
 

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 import datasets
 from benchmark.config import parse_assignments, parse_spec
-from benchmark.jobs import Cell, Plan, make_spec, parse_seeds, parse_splits, plan
+from benchmark.jobs import Cell, Plan, load_plugins, make_spec, parse_seeds, parse_splits, plan
 from benchmark.launch import LAUNCHERS, Launcher
 from benchmark.leaderboard import DEFAULT_OUT, terminal_table, write_boards
-from benchmark.registry import InputError, load_plugin
+from benchmark.registry import InputError
 from benchmark.results import Result, Store
 from losses import LOSSES
 from methods import METHODS
@@ -105,8 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    for path in arguments.plugin:
-        load_plugin(path)
+    load_plugins(arguments.plugin)
     if arguments.list:
         _print_lists()
         return 0

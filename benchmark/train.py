@@ -37,6 +37,7 @@ class _Run(Run):
         self._seed = seed
         self._title = title
         self._pending: dict[str, Tensor | float] = {}
+        self._looped = False
         self.drew = False
         self.history: list[dict[str, float]] = []
 
@@ -50,10 +51,17 @@ class _Run(Run):
     def epochs(
         self, method: Method, n: int, patience: int, *, every: int = 1, ready: Callable[[], None] | None = None
     ) -> Iterator[int]:
+        self._loop()
         return self._choices(method, "epoch", range(1, n + 1), patience, every, ready)
 
     def candidates(self, method: Method, options: Sequence[T]) -> Iterator[T]:
+        self._loop()
         return self._choices(method, "candidate", options, len(options), 1, None)
+
+    def _loop(self) -> None:
+        if self._looped:
+            raise RuntimeError("fit may loop over run.epochs or run.candidates once only: one choice is selected")
+        self._looped = True
 
     @abstractmethod
     def _choices(

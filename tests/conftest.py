@@ -1,9 +1,26 @@
 """Fixtures for all tests."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import settings
+
+# The tests run in as many processes as there are cores, and a busy machine makes slow examples no failure.
+torch.set_num_threads(1)
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache() -> Iterator[None]:
+    """Keep the tests out of the user's cache; commands that they start inherit it."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSL_CACHE", os.environ.get("ZSL_CACHE", folder))
+        yield
 
 
 @pytest.fixture(scope="session")

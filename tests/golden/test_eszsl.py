@@ -241,8 +241,6 @@ def test_scores_are_bilinear():
 
 @pytest.mark.parametrize("key", ["feature_ridge", "attribute_ridge"])
 def test_a_ridge_below_zero_is_refused(key: str):
-    # BUG(lead): no bound is set; -1 makes the systems indefinite, and 0 may make them singular (NaN or infinity then
-    # show up as a failed run, or not at all).
     for value in (-1.0, 0.0):
         with pytest.raises(ValueError, match="greater than 0"):
             ESZSL.Config(**{key: (value,)})
