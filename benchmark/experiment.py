@@ -23,7 +23,7 @@ from benchmark.protocol import (
     Transform,
     held_out,
     random_partition,
-    test_stage,
+    evaluation_stage,
     train_data,
     validation_stage,
 )
@@ -105,7 +105,7 @@ def _load(cell: Cell, dataset: Dataset) -> Split:
 
 def _prepare(cell: Cell, dataset: Dataset, device: torch.device) -> _Prepared:
     split, preprocess = _load(cell, dataset), cell.method_config().preprocess
-    stage = test_stage(split)
+    stage = evaluation_stage(split)
     trainval, transform = train_data(split, stage, preprocess, device)
     if cell.spec.protocol == "literature":
         return _Prepared(trainval, None, trainval, stage, transform)

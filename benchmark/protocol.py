@@ -87,7 +87,7 @@ def validation_stage(split: Split, name: str) -> Stage:
     return Stage(np.setdiff1d(rest, held_out), held_out, split.trainval[np.isin(labels, unseen)], seen, unseen)
 
 
-def test_stage(split: Split) -> Stage:
+def evaluation_stage(split: Split) -> Stage:
     """Train on all of ``trainval``, hold out the test images."""
     return Stage(split.trainval, split.test_seen, split.test_unseen, split.seen, split.unseen)
 

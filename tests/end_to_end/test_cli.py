@@ -83,7 +83,7 @@ def test_same_command_and_seed_give_the_same_numbers_in_another_process(command:
 def test_kill_in_the_middle_then_the_same_command_gives_the_board_of_an_uninterrupted_grid(
     command: Command, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    arguments = ["benchmark.run", "--method", "ale", "eszsl", "--set", "regression_weight=2", "--loss", "mse", "remse"]
+    arguments = ["benchmark.run", "--method", "ale", "linear", "--set", "epochs=8", "--loss", "mse", "remse"]
     arguments += ["--dataset", "awa2-sim", "--seeds", "0-1"]
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments, "--out", str(tmp_path / "killed")],

@@ -27,7 +27,7 @@ from benchmark.protocol import (
     fit_preprocessing,
     held_out,
     random_partition,
-    test_stage,
+    evaluation_stage,
     train_data,
     validation_stage,
 )
@@ -37,7 +37,7 @@ from losses import LOSSES
 from methods import METHODS
 from tests.unit.toy import CPU, ToyDataset, ToyLoss, ToyMethod, make_split, register
 
-test_stage.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
+evaluation_stage.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
 quick = settings(deadline=None, max_examples=40)
 
 
@@ -171,7 +171,7 @@ class TestTrainData:
     @quick
     @given(splits(), st.booleans())
     def test_classes_are_numbered_with_the_seen_ones_first(self, split: Split, validating: bool):
-        stage = drawn_stage(split, "x") if validating else test_stage(split)
+        stage = drawn_stage(split, "x") if validating else evaluation_stage(split)
         data, transform = train_data(split, stage, "none", CPU)
         test = held_out(split, stage, transform, CPU)
         order = [*stage.seen, *stage.unseen]
@@ -197,7 +197,7 @@ class TestTrainData:
 
     def test_test_stage_is_the_published_one(self):
         split = make_split()
-        stage = test_stage(split)
+        stage = evaluation_stage(split)
         assert [x.tolist() for x in vars(stage).values()] == [
             x.tolist() for x in (split.trainval, split.test_seen, split.test_unseen, split.seen, split.unseen)
         ]
@@ -223,7 +223,7 @@ class TestTrainData:
     def test_the_split_is_not_changed(self, kind: str):
         split = make_split()
         before = split.features.copy()
-        data, _ = train_data(split, test_stage(split), kind, CPU)
+        data, _ = train_data(split, evaluation_stage(split), kind, CPU)
         data.features.zero_()
         data.attributes.zero_()
         assert np.array_equal(split.features, before)
