@@ -21,9 +21,9 @@ from benchmark.protocol import (
     HeldOut,
     Stage,
     Transform,
+    evaluation_stage,
     held_out,
     random_partition,
-    evaluation_stage,
     train_data,
     validation_stage,
 )

@@ -15,7 +15,7 @@ from benchmark.config import load_file
 from benchmark.experiment import run_cell
 from benchmark.imbalance import decode
 from benchmark.jobs import Cell, make_spec
-from benchmark.protocol import held_out, evaluation_stage, train_data
+from benchmark.protocol import evaluation_stage, held_out, train_data
 from benchmark.registry import Registry
 from benchmark.results import Evaluation, Result
 from benchmark.train import RefitRun

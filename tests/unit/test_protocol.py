@@ -24,10 +24,10 @@ from benchmark.experiment import run_cell
 from benchmark.jobs import Cell, make_spec
 from benchmark.protocol import (
     Stage,
+    evaluation_stage,
     fit_preprocessing,
     held_out,
     random_partition,
-    evaluation_stage,
     train_data,
     validation_stage,
 )
