@@ -1,0 +1,62 @@
+"""One cell from start to end: what its seeds share and what they do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import datasets
+from benchmark.api import RegressionLoss, Run, TrainData
+from benchmark.experiment import run_cell
+from benchmark.jobs import Cell, make_spec
+from benchmark.results import Result
+from losses import LOSSES
+from methods import METHODS
+from tests.unit.toy import ToyDataset, ToyLoss, ToyMethod, register
+
+
+class GlobalDraws(ToyMethod):
+    """Draws from torch's global random state alone, as a layer of torch's own does."""
+
+    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+        super().fit(data, loss, run)
+        self.drawn = nn.Dropout()(torch.ones(3))
+
+
+class Builds(ToyMethod):
+    """Draws when it is built."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        torch.rand(1, generator=arguments[2])
+
+
+def run(monkeypatch: pytest.MonkeyPatch, method: type[ToyMethod]) -> list[Result]:
+    register(monkeypatch, datasets.DATASETS, "toy", ToyDataset)
+    register(monkeypatch, METHODS, "toy", method)
+    register(monkeypatch, LOSSES, "toy", ToyLoss)
+    spec = make_spec(
+        "toy", {}, ("toy", {}), DATASETS["toy"].obj("toy", ToyDataset.Config(), None), {}, "proposed", "strict"
+    )
+    return list(run_cell(Cell(spec, (3, 4, 5), None, "cpu")))
+
+
+def test_a_method_that_draws_nothing_is_fitted_once_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = run(monkeypatch, ToyMethod)
+    assert "repeats_seed" not in first.provenance
+    for other in others:
+        assert other.provenance["repeats_seed"] == 3
+        assert other.evaluation == first.evaluation
+    assert [result.seed for result in (first, *others)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("method", [GlobalDraws, Builds])
+def test_a_method_that_draws_anywhere_is_fitted_for_every_seed(
+    monkeypatch: pytest.MonkeyPatch, method: type[ToyMethod]
+) -> None:
+    before = torch.get_rng_state()
+    assert all("repeats_seed" not in result.provenance for result in run(monkeypatch, method))
+    assert torch.equal(before, torch.get_rng_state())
