@@ -38,9 +38,8 @@ def run(monkeypatch: pytest.MonkeyPatch, method: type[ToyMethod]) -> list[Result
     register(monkeypatch, datasets.DATASETS, "toy", ToyDataset)
     register(monkeypatch, METHODS, "toy", method)
     register(monkeypatch, LOSSES, "toy", ToyLoss)
-    spec = make_spec(
-        "toy", {}, ("toy", {}), DATASETS["toy"].obj("toy", ToyDataset.Config(), None), {}, "proposed", "strict"
-    )
+    source = datasets.resolve("toy", {}, None)
+    spec = make_spec("toy", {}, ("toy", {}), source, {}, "proposed", "strict")
     return list(run_cell(Cell(spec, (3, 4, 5), None, "cpu")))
 
 
