@@ -23,18 +23,17 @@ def curve(method: Method, held_out: HeldOut) -> Curve:
     return seen_unseen_curve(seen, held_out.seen_labels, unseen, held_out.unseen_labels, held_out.n_seen)
 
 
-def evaluate(method: Method, held_out: HeldOut, gamma: float | None = None) -> Evaluation:
+def evaluate(method: Method, held_out: HeldOut, gamma: float) -> Evaluation:
     """All figures of ``method``.
 
     Args:
         method: fitted, on the device of ``held_out``.
         held_out: the images.
-        gamma: the calibration; None takes the one that maximises H here, as the literature does.
+        gamma: the calibration that was selected with it.
     """
     n_seen, n_classes = held_out.n_seen, len(held_out.attributes)
     seen, unseen = _gzsl_scores(method, held_out)
     stacking = seen_unseen_curve(seen, held_out.seen_labels, unseen, held_out.unseen_labels, n_seen)
-    gamma = stacking.best_gamma() if gamma is None else gamma
     zsl = predict(_scores(method, held_out.unseen_features, held_out.all_classes[n_seen:])) + n_seen
     t1 = per_class_accuracy(zsl, held_out.unseen_labels, n_classes)
     (u, s, h), (u_calibrated, s_calibrated, h_calibrated) = stacking.at(0.0), stacking.at(gamma)
