@@ -269,6 +269,8 @@ def _command(row: Row) -> str:
     words += ["--seeds", *_ranges({run.seed for run in runs})]
     if spec.hparam_overrides:
         words += ["--set", *_assignments(spec.hparam_overrides)]
+    if spec.tuned:
+        words += ["--tuned"]
     if spec.protocol != "strict":
         words += ["--protocol", spec.protocol]
     if spec.split != "proposed":
@@ -363,9 +365,10 @@ def _row_table(board: Board, head: Sequence[str], rows: Sequence[Row], cells: Ca
 
 
 def _method(row: Row) -> str:
-    entry, overrides = _entry(row), row.spec.method_label.partition(":")[2]
+    entry, overrides = _entry(row), ",".join(_assignments(row.spec.hparam_overrides))
     title = f"{entry.title} ({entry.year})" if entry else row.spec.method
-    return text(title) + (f" {code(overrides)}" if overrides else "")
+    tuned = f", tuned by {row.spec.tuned} trials" if row.spec.tuned else ""
+    return text(title) + (f" {code(overrides)}" if overrides else "") + tuned
 
 
 def _marks(row: Row) -> str:

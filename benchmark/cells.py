@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from benchmark.statistics import Comparison, Difference, Figure, Pair, Row
 
@@ -79,15 +79,15 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]], left: Iterable[in
     )
 
 
-def aligned(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns of plain text, the first two to the left; a line shorter than ``head`` ends in a remark of any width."""
+def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], left: Collection[int] = (0, 1)) -> str:
+    """Columns of plain text, numbers but for ``left``; a line shorter than ``head`` ends in a remark of any width."""
     every = [head, *lines]
     widths = [
         max(len(line[column]) for line in every if column < 2 or len(line) == len(head)) for column in range(len(head))
     ]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column < 2 or len(line) < len(head) else cell.rjust(width)
+            cell.ljust(width) if column in left or len(line) < len(head) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=False))
         ).rstrip()
         for line in every

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from benchmark.api import Config
 from benchmark.registry import InputError, did_you_mean
@@ -22,7 +22,16 @@ class Range(Config):
     low: float | None = None
     high: float | None = None
     log: bool = False
-    choices: list[Any] | None = None
+    choices: list[Any] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_one_of_the_two(self) -> Range:
+        interval = self.low is not None and self.high is not None and self.low < self.high
+        if (self.choices is None) != interval or (self.choices is not None and (self.low, self.high) != (None, None)):
+            raise ValueError("choices, or low below high")
+        if self.log and not (self.low and self.low > 0):
+            raise ValueError("above 0 with log: low and high")
+        return self
 
 
 class Published(Config):
@@ -58,15 +67,22 @@ def load_file(path: Path) -> ConfigFile:
     Raises:
         InputError: it cannot be read, is not YAML, or has an unknown key or a wrong type.
     """
-    if not path.is_file():
-        return ConfigFile()
+    return validate(ConfigFile, read_yaml(path), str(path)) if path.is_file() else ConfigFile()
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty one.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or is no mapping.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date such as 2020-13-45
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping, got {type(content).__name__} instead")
-    return validate(ConfigFile, content or {}, str(path))
+    return content or {}
 
 
 def resolve(schema: type[C], layers: Mapping[str, Layer], hint: Mapping[str, str] | None = None) -> C:

@@ -97,6 +97,27 @@ def run_cell(cell: Cell) -> Iterator[Result]:
             )
 
 
+def validate_cell(cell: Cell) -> float:
+    """The best value of the criterion on validation, in percent, averaged over the seeds of ``cell``.
+
+    What a search maximises: the selecting half of a run alone, without refit and without a look at test images.
+
+    Raises:
+        InputError: the data cannot be loaded.
+        Incompatible: the method cannot be trained with the loss.
+        Exception: whatever else training raises.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device, dataset = torch.device(cell.device), cell.dataset()
+    select_on, validation = _validation(cell, _load(cell, dataset), dataset, device)
+    values = []
+    for seed in cell.seeds:
+        run = SelectionRun(device, seed, f"{cell.title} s{seed}", validation)
+        _fit(cell, select_on, run, seed)
+        values.append(run.value)
+    return sum(values) / len(values)
+
+
 def _load(cell: Cell, dataset: Dataset) -> Split:
     split = dataset.load()
     kind, _, index = cell.spec.split.partition("-")
@@ -109,9 +130,14 @@ def _prepare(cell: Cell, dataset: Dataset, device: torch.device) -> _Prepared:
     trainval, transform = train_data(split, stage, preprocess, device)
     if cell.spec.protocol == "literature":
         return _Prepared(trainval, None, trainval, stage, transform)
-    validation = validation_stage(split, f"{dataset.name} {cell.spec.split}")
-    select_on, of_validation = train_data(split, validation, preprocess, device)
-    return _Prepared(select_on, held_out(split, validation, of_validation, device), trainval, stage, transform)
+    return _Prepared(*_validation(cell, split, dataset, device), trainval, stage, transform)
+
+
+def _validation(cell: Cell, split: Split, dataset: Dataset, device: torch.device) -> tuple[TrainData, HeldOut]:
+    """What to select on: training data without validation classes and images, and these."""
+    stage = validation_stage(split, f"{dataset.name} {cell.spec.split}")
+    data, transform = train_data(split, stage, cell.method_config().preprocess, device)
+    return data, held_out(split, stage, transform, device)
 
 
 def _run_seed(cell: Cell, dataset: Dataset, prepared: _Prepared, seed: int, device: torch.device) -> _Outcome:

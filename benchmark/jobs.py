@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.api import Dataset, LossConfig, MethodConfig, RegressionLoss
+from benchmark.api import Dataset, LossConfig, Method, MethodConfig, RegressionLoss
 from benchmark.config import load_file, resolve
 from benchmark.provenance import digests
 from benchmark.registry import InputError, load_plugin
 from benchmark.results import Protocol, Result, Spec, Store
+from benchmark.tuned import layer
 from datasets import DATASETS
 from datasets import resolve as resolve_dataset
 from losses import LOSSES
@@ -61,8 +63,9 @@ class Cell:
         return loss(n_classes, n_attributes, resolve(loss.Config, {"loss": self.spec.loss_parameters}))
 
     def sources(self) -> dict[str, Path]:
-        """Role -> file of the method and the loss."""
-        return {"method": METHODS[self.spec.method].file, "loss": LOSSES[self.spec.loss].file}
+        """Role -> file of the method and the loss, and of what the method shares with others of its package."""
+        method = METHODS[self.spec.method]
+        return {"method": method.file, "loss": LOSSES[self.spec.loss].file} | _shared(method.obj)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def make_spec(
     options: dict[str, Any],
     split: str,
     protocol: Protocol,
+    tuned: Path | None = None,
 ) -> Spec:
     """The complete settings of one cell.
 
@@ -110,13 +114,14 @@ def make_spec(
         options: what the user set of it.
         split: ``proposed`` or ``random-<i>``.
         protocol: ``strict`` or ``literature``.
+        tuned: the folder of tuned settings to lay over the defaults; None: the defaults.
 
     Raises:
-        InputError: a name, key or value is wrong.
+        InputError: a name, key or value is wrong, or there are no tuned settings for the cell.
     """
     loss_name, loss_overrides = loss
     method_entry, loss_entry = METHODS[method], LOSSES[loss_name]
-    return Spec(
+    spec = Spec(
         protocol=protocol,
         split=split,
         dataset=dataset.name,
@@ -131,6 +136,27 @@ def make_spec(
         hparam_overrides=overrides,
         loss_overrides=loss_overrides,
     )
+    if tuned is None:
+        return spec
+    where, found, trials = layer(tuned, spec)
+    return with_layer(spec, where, found, trials)
+
+
+def with_layer(spec: Spec, where: str, hparams: dict[str, Any], tuned: int = 0) -> Spec:
+    """``spec`` with a layer of settings between its method's defaults and what the user set.
+
+    Args:
+        spec: complete settings.
+        where: where the layer comes from, for messages.
+        hparams: the layer.
+        tuned: the trials of the search that chose it; 0 if none did.
+
+    Raises:
+        InputError: a key or value is wrong.
+    """
+    layers = {"defaults": spec.hparams, where: hparams, f"--set of {spec.method}": spec.hparam_overrides}
+    config = resolve(METHODS[spec.method].obj.Config, layers)
+    return Spec(**{**dict(spec), "hparams": config.model_dump(), "tuned": tuned})
 
 
 def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
@@ -153,6 +179,14 @@ def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
             )
         stored += done
     return Plan(todo, stored, warnings)
+
+
+def _shared(method: type[Method]) -> dict[str, Path]:
+    """Name -> file of the private modules of the method's own package that its module takes something from."""
+    module = sys.modules[method.__module__]
+    names = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
+    private = sorted(name for name in names if name.startswith(f"{module.__package__}._"))
+    return {name: Path(str(sys.modules[name].__file__)) for name in private}
 
 
 def _without_repeats(cells: Sequence[Cell]) -> list[Cell]:

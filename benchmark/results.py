@@ -44,6 +44,7 @@ class Spec(Config):
         dataset_options: what the user set of the data set.
         hparam_overrides: what the user set of the method; the rest are the suite's defaults.
         loss_overrides: what the user set of the loss.
+        tuned: the trials of the search that the method's settings are the best of; 0 for settings of another origin.
     """
 
     protocol: Protocol
@@ -59,17 +60,23 @@ class Spec(Config):
     dataset_options: JsonDict = Field(default_factory=dict)
     hparam_overrides: JsonDict = Field(default_factory=dict)
     loss_overrides: JsonDict = Field(default_factory=dict)
+    tuned: int = Field(0, ge=0)
 
     @property
     def key(self) -> str:
-        """12 hex digits that identify the complete settings, however they came about."""
+        """12 hex digits that identify the complete settings, however the user gave them.
+
+        Tuned ones stay apart: a search may end at the defaults, and is a row of its own all the same.
+        """
         content = self.model_dump(exclude={"dataset_options", "hparam_overrides", "loss_overrides"})
+        if not self.tuned:
+            del content["tuned"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def method_label(self) -> str:
-        """The method as the user would type it: ``ale``, or ``ale:lr=0.1``."""
-        return _label(self.method, self.hparam_overrides)
+        """The method and what the user set of it: ``ale``, ``ale tuned``, or ``ale:lr=0.1``."""
+        return _label(self.method, self.hparam_overrides) + (" tuned" if self.tuned else "")
 
     @property
     def loss_label(self) -> str:

@@ -190,12 +190,16 @@ def _reference(row: Row, rows: Sequence[Row]) -> Row | None:
     """The row with the reference loss that differs from ``row`` in no setting that the user gave; None if unclear.
 
     A method's defaults may depend on the loss, hence settings are compared as given first, and as resolved second.
+    Tuned settings have a reference that was tuned by as many trials.
     """
     spec = row.spec
     candidates = [
         r
         for r in rows
-        if r.runs and r.spec.method == spec.method and r.spec.loss == REFERENCE and not r.spec.loss_overrides
+        if r.runs
+        and (r.spec.method, r.spec.tuned) == (spec.method, spec.tuned)
+        and r.spec.loss == REFERENCE
+        and not r.spec.loss_overrides
     ]
     given = [r for r in candidates if r.spec.hparam_overrides == spec.hparam_overrides]
     resolved = [r for r in candidates if r.spec.hparams == spec.hparams]

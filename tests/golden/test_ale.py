@@ -6,13 +6,12 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from torch import Tensor
 
 from benchmark.train import RefitRun
 from methods.embedding.ale import ALE, weighted_ranking
-from tests.unit.toy import CPU, ToyLoss, make_train, seeded
+from tests.unit.toy import CPU, ToyLoss, make_train, rankings, seeded
 
 
 def slow_ranking(scores: list[list[float]], labels: list[int]) -> float:
@@ -26,17 +25,7 @@ def slow_ranking(scores: list[list[float]], labels: list[int]) -> float:
     return total / len(scores)
 
 
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    n, c = draw(st.integers(1, 6)), draw(st.integers(1, 7))
-    generator = seeded(draw(st.integers(0, 10_000)))
-    spread = draw(st.sampled_from([0.01, 1.0, 10.0]))
-    scores = spread * torch.randn(n, c, generator=generator, dtype=torch.float64)
-    return scores, torch.randint(c, (n,), generator=generator)
-
-
-@settings(deadline=None)
-@given(cases())
+@given(rankings())
 def test_agrees_with_the_loops(case: tuple[Tensor, Tensor]):
     scores, labels = case
     expected = slow_ranking(scores.tolist(), labels.tolist())

@@ -67,7 +67,7 @@ class TestKey:
     def test_no_setting_is_forgotten(self):
         """A field that is added to Spec has to be thought of here."""
         told = {"protocol", "split", "dataset", "simulated", "features", "revision", "method", "loss"}
-        told |= {"hparams", "loss_parameters"}
+        told |= {"hparams", "loss_parameters", "tuned"}
         assert set(Spec.model_fields) == told | {"dataset_options", "hparam_overrides", "loss_overrides"}
 
     def test_does_not_depend_on_how_a_setting_came_about(self):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from benchmark.api import RegressionLoss
 from benchmark.config import load_file, resolve
@@ -218,18 +219,30 @@ def test_weighted_squares_have_the_gradient_of_the_loss(variant: str, normalize:
     assert weights is not None
     assert weights.shape == (B, A)
     assert not weights.requires_grad
-    squared = (unit_rows(predicted) - unit_rows(target) if normalize else predicted - target).square()
-    (expected,) = torch.autograd.grad(loss(predicted, target, labels), predicted)
-    (surrogate,) = torch.autograd.grad((weights * squared).mean(), predicted)
+    p, t = (unit_rows(predicted), unit_rows(target)) if normalize else (predicted, target)
+    # Those of absolute errors are Huber's: quadratic below 5e-3, the same gradient above.
+    value = huber_loss(p, t, delta=5e-3) / 5e-3 if variant == "mae" else loss(predicted, target, labels)
+    (expected,) = torch.autograd.grad(value, predicted, retain_graph=True)
+    (surrogate,) = torch.autograd.grad((weights * (p - t).square()).mean(), predicted)
     torch.testing.assert_close(surrogate, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mae", 5e4), ("rmse", 5e4), ("focal", 1.5), ("mse", 1), ("remse", 1)])
+@pytest.mark.parametrize(("name", "expected"), [("mae", 100), ("rmse", 5e4), ("focal", 1.5), ("mse", 1), ("remse", 1)])
 def test_weights_of_a_perfect_prediction_are_finite(name: str, expected: float) -> None:
     _, target, labels, _ = data()
     weights = build(name, n_classes=C, n_attributes=A).weights(target, target, labels)
     assert weights is not None
     torch.testing.assert_close(weights, torch.full((B, A), expected, dtype=torch.float64))
+
+
+def test_absolute_errors_have_weights_that_stop_growing() -> None:
+    threshold = 5e-3
+    error = torch.tensor([[-3.0, 0.5, -1.01 * threshold, threshold, -0.99 * threshold, 1e-9, 0.0]])
+    weights = build("mae", n_classes=C, n_attributes=7, normalize=False).weights(
+        error, torch.zeros_like(error), torch.zeros(1, dtype=torch.long)
+    )
+    expected = [1 / (2 * max(abs(e), threshold)) for e in error[0].tolist()]
+    torch.testing.assert_close(weights, torch.tensor([expected]))
 
 
 # Gradients.

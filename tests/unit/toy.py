@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmark.api import (
@@ -28,6 +30,7 @@ from benchmark.config import load_file
 from benchmark.protocol import HeldOut, held_out, train_data, validation_stage
 from benchmark.registry import Entry, Registry
 from benchmark.results import Cost, Evaluation, Metrics, Result, Selection, Spec
+from benchmark.train import Objective, RefitRun
 
 CPU = torch.device("cpu")
 
@@ -45,7 +48,9 @@ TINY = {
     "regressor_epochs": 2,
     "feature_ridge": (1.0,),
     "attribute_ridge": (1.0,),
-    "reweightings": 2,
+    "reconstruction": (1.0,),
+    "ridge": (1.0,),
+    "n_maps": 2,
 }
 
 
@@ -90,6 +95,16 @@ def make_train(split: Split | None = None, preprocess: str = "none") -> tuple[Tr
     stage = validation_stage(split, "toy")
     data, transform = train_data(split, stage, preprocess, CPU)
     return data, held_out(split, stage, transform, CPU)
+
+
+def make_float64(seed: int = 0, n: int = 40, d: int = 5, a: int = 4, n_seen: int = 6) -> TrainData:
+    """Tiny training data in float64, so that agreement can be exact; more seen classes than attributes."""
+    generator = seeded(seed)
+    labels = torch.arange(n) % n_seen
+    attributes = torch.rand(n_seen + 2, a, generator=generator, dtype=torch.float64)
+    mapping = torch.randn(a, d, generator=generator, dtype=torch.float64)
+    noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return TrainData(attributes[labels] @ mapping + 0.3 * noise, labels, attributes, n_seen)
 
 
 def seeded(seed: int, name: str = "initial weights") -> torch.Generator:
@@ -197,3 +212,112 @@ class ToyLoss(RegressionLoss):
 
     def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
         return 1 / (0.3 + (predicted - target).abs())
+
+
+class ClassLoss(ToyLoss):
+    """A squared error that weighs later classes more, so that wrong labels do not go unnoticed."""
+
+    def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+        return ((1 + labels[:, None]) * (predicted - target).square()).mean()
+
+
+def class_loss(data: TrainData, weight: float | None) -> ClassLoss | None:
+    return None if weight is None else ClassLoss(data.n_seen, data.meta.n_attributes, ClassLoss.Config())
+
+
+def slow_class_loss(predicted: list[list[float]], data: TrainData) -> float:
+    """``ClassLoss`` of the predictions for all images of ``data``, by loops."""
+    pairs = zip(predicted, data.labels.tolist(), strict=True)
+    squares = [
+        (1 + y) * (p - t) ** 2 for row, y in pairs for p, t in zip(row, data.attributes[y].tolist(), strict=True)
+    ]
+    return sum(squares) / len(squares)
+
+
+def dot(u: Sequence[float], v: Sequence[float]) -> float:
+    return sum(p * q for p, q in zip(u, v, strict=True))
+
+
+@st.composite
+def rankings(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """(B, C) scores and labels (B,); a part lies on a grid, with ties and scores exactly on a margin of 0.5 or 1."""
+    n, c = draw(st.integers(1, 6)), draw(st.integers(1, 7))
+    generator = seeded(draw(st.integers(0, 10_000)))
+    if draw(st.booleans()):
+        scores = torch.randint(-3, 4, (n, c), generator=generator).double() / 2
+    else:
+        spread = draw(st.sampled_from([0.01, 1.0, 10.0]))
+        scores = spread * torch.randn(n, c, generator=generator, dtype=torch.float64)
+    return scores, torch.randint(c, (n,), generator=generator)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> TrainData:
+    """Training data in float64, down to one image, one attribute, one seen class alone and no unseen one."""
+    n, d, a, seen = (draw(st.integers(1, most)) for most in (5, 4, 4, 4))
+    generator = seeded(draw(st.integers(0, 10_000)))
+    features = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    attributes = torch.rand(seen + draw(st.integers(0, 2)), a, generator=generator, dtype=torch.float64)
+    return TrainData(features, torch.randint(seen, (n,), generator=generator), attributes, seen)
+
+
+def objective_of(method: Method, data: TrainData, loss: RegressionLoss | None) -> Objective:
+    """What ``method.fit`` hands to the training loop, which takes no step here."""
+    found: list[Objective] = []
+    with pytest.MonkeyPatch.context() as patch:
+        module = sys.modules[type(method).fit.__module__]
+        patch.setattr(module, "fit", lambda method, objective, *rest: found.append(objective))
+        method.fit(data, loss, RefitRun(CPU, 0, "toy", 1))
+    (objective,) = found
+    return objective
+
+
+def check_first_step(
+    kind: type[Method], slow: Callable[[Any, TrainData, float | None], float], weight: float | None, **settings: Any
+) -> Any:
+    """One full-batch step of plain gradient descent moves each parameter by -lr times central differences of ``slow``.
+
+    Args:
+        kind: the method; its parameters become float64.
+        slow: its objective by loops: ``slow(method, data, weight)``.
+        weight: of ``ClassLoss``; None trains without a loss.
+        **settings: of the method.
+
+    Returns:
+        The trained method.
+    """
+    data, lr, step = make_float64(n=15), 0.1, 1e-6
+    changes = {**settings, "optimizer": "sgd", "lr": lr, "batch_size": len(data.labels), "epochs": 1}
+    method = kind(data.meta, kind.Config(**changes, regression_weight=weight or 0.0), seeded(0)).double()
+    expected = {}
+    for name, parameter in method.named_parameters():
+        values = parameter.detach()  # shares its memory with the parameter
+        slopes = torch.zeros_like(values)
+        for index in np.ndindex(*values.shape):
+            value = values[index].item()
+            values[index] = value + step
+            up = slow(method, data, weight)
+            values[index] = value - step
+            slopes[index] = (up - slow(method, data, weight)) / (2 * step)
+            values[index] = value
+        expected[name] = values - lr * slopes
+    start = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
+    method.fit(data, class_loss(data, weight), RefitRun(CPU, 0, "toy", 1))
+    for name, parameter in method.named_parameters():
+        assert torch.allclose(parameter, expected[name], rtol=0, atol=1e-8), name
+    assert any((expected[name] - start[name]).abs().max() > 1e-3 for name in start)
+    return method
+
+
+class FixedWeights(RegressionLoss):
+    """Element weights that do not depend on the errors: with it, a re-weighted problem is a weighted one."""
+
+    def __init__(self, fixed: Tensor) -> None:
+        super().__init__(1, fixed.shape[1], LossConfig())
+        self.fixed = fixed
+
+    def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+        return (self.fixed * (predicted - target).square()).mean()
+
+    def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+        return self.fixed

@@ -1,0 +1,199 @@
+"""What the closed-form methods share: attribute regression with element weights, solved exactly or by re-weighting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmark.api import Incompatible, RegressionLoss, Run
+
+#: Candidates of a ridge: the grid of Romera-Paredes and Torr 2015, which suits other closed forms too.
+POWERS = tuple(10.0**power for power in range(-3, 4))
+#: The most rounds of re-weighting.
+REWEIGHTINGS = 60
+#: Re-weighting ends when the gradient of the problem with a solution's own weights is this share of its norm at 0.
+REWEIGHTING_TOLERANCE = 2e-3
+#: By how much a damped step grows when it helped.
+GROWTH = 1.2
+SMALLEST_STEP = 0.05
+#: The residual of a linear solve, as a share of the right-hand side's norm.
+SOLVER_TOLERANCE = 1e-4
+SOLVER_STEPS = 500
+
+
+class AttributeRegression:
+    """Regresses (N, D) features X on (N, A) targets T by V = P Z Q^T, and adds a quadratic term of the method's own.
+
+    Solutions are (D, A) matrices Z in the eigenbasis P of X^T X and an orthogonal basis Q of the semantics, where the
+    terms of all methods here are diagonal:
+
+        sum_ik W_ik ((X V)_ik + offset_k - T_ik)^2 + ridge * mean(W) ||Z||^2 + <Z, diagonal * Z> - 2 <Z, linear>.
+
+    With one weight w for all elements that is diagonal as a whole, hence the solution exact:
+    Z = (linear + w X^T (T - offset)) / (diagonal + w (eigenvalues + ridge)), all in the two bases. Otherwise conjugate
+    gradients find it, preconditioned by that very division. Everything is float64.
+
+    Args:
+        features: (N, D) X.
+        targets: (N, A) T.
+        labels: (N,) the classes, for losses that weigh by class.
+        basis: (A, A) Q; None: the identity.
+        offset: (A,) what is added to X V; None: nothing.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        labels: Tensor,
+        basis: Tensor | None = None,
+        offset: Tensor | None = None,
+    ) -> None:
+        self.labels = labels
+        self.targets = targets
+        self._offset = torch.zeros_like(targets[0]) if offset is None else offset
+        self._basis = basis
+        self.values, self._vectors = eigenbasis(features)
+        self.x = features @ self._vectors
+        self._projected = self._back_project(targets - self._offset)
+
+    def weight(self, solution: Tensor) -> Tensor:
+        """(D, A) the matrix V of a ``solution``."""
+        return self._vectors @ self._to_semantics(solution)
+
+    def predict(self, solution: Tensor) -> Tensor:
+        """(N, A) the attributes X V + offset of the training images."""
+        return self.x @ self._to_semantics(solution) + self._offset
+
+    def to_basis(self, matrix: Tensor) -> Tensor:
+        """(..., A) rows in the basis Q."""
+        return matrix if self._basis is None else matrix @ self._basis
+
+    def solve_exactly(
+        self, weight: float, *, ridge: float = 0.0, diagonal: Tensor | float = 0.0, linear: Tensor | float = 0.0
+    ) -> Tensor:
+        """(D, A) the solution where one number weighs all elements of the regression."""
+        values = diagonal + weight * (self.values + ridge)[:, None]
+        # Directions that no term reaches: the shortest solution is 0 there.
+        return torch.where(_reached(values), (linear + weight * self._projected) / values, 0.0)
+
+    def solve(
+        self,
+        weights: Tensor,
+        start: Tensor,
+        *,
+        ridge: float = 0.0,
+        diagonal: Tensor | float = 0.0,
+        linear: Tensor | float = 0.0,
+    ) -> Tensor:
+        """(D, A) the solution for (N, A) ``weights``, by preconditioned conjugate gradients from ``start``.
+
+        Raises:
+            FloatingPointError: they did not converge.
+        """
+        if weights.amin() == weights.amax():
+            return self.solve_exactly(float(weights.mean()), ridge=ridge, diagonal=diagonal, linear=linear)
+        apply, right = self._equations(weights, ridge, diagonal, linear)
+        # Without a basis the columns are the semantics, and each has a mean weight of its own to divide by.
+        mean = weights.mean() if self._basis is not None else weights.mean(0)
+        values = (weights.mean() * ridge + diagonal + mean * self.values[:, None]).expand_as(start)
+        return conjugate_gradients(apply, right, torch.where(_reached(values), values, torch.inf), start)
+
+    def solve_reweighted(
+        self,
+        weight: float,
+        loss: RegressionLoss,
+        run: Run,
+        *,
+        ridge: float = 0.0,
+        diagonal: Tensor | float = 0.0,
+        linear: Tensor | float = 0.0,
+    ) -> Tensor:
+        """(D, A) the solution whose weights are ``weight`` times those that ``loss`` gives to its own residuals.
+
+        Weights are taken from the last residuals, the weighted problem is solved, and both repeat until the gradient of
+        the problem with a solution's own weights is small there (iteratively re-weighted least squares). Rounds and
+        that gradient, as a share of its norm at 0, go into the log of ``run``.
+
+        Raises:
+            Incompatible: the loss has no least-squares form.
+        """
+        solution = self.solve_exactly(weight, ridge=ridge, diagonal=diagonal, linear=linear)
+        weights, step, last = None, 1.0, float("inf")
+        for rounds in range(REWEIGHTINGS + 1):
+            own = weight * self._weights(solution, loss)
+            apply, right = self._equations(own, ridge, diagonal, linear)
+            residual = float((right - apply(solution)).norm() / right.norm())
+            if residual <= REWEIGHTING_TOLERANCE or rounds == REWEIGHTINGS:
+                break
+            # Going all the way to the new weights can flip between two solutions for ever.
+            step = min(1.0, GROWTH * step) if residual < last else max(SMALLEST_STEP, step / 2)
+            weights = own if weights is None else torch.lerp(weights, own, step)
+            solution, last = self.solve(weights, solution, ridge=ridge, diagonal=diagonal, linear=linear), residual
+        run.log(reweightings=rounds, reweighting_residual=residual)
+        return solution
+
+    def _equations(
+        self, weights: Tensor, ridge: float, diagonal: Tensor | float, linear: Tensor | float
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """The normal equations apply(Z) = right for (N, A) ``weights``; right has no part that apply cannot reach."""
+        own = weights.mean() * ridge + diagonal
+
+        def apply(z: Tensor) -> Tensor:
+            return own * z + self._back_project(weights * (self.x @ self._to_semantics(z)))
+
+        right = linear + self._back_project(weights * (self.targets - self._offset))
+        return apply, torch.where(_reached(own + self.values[:, None]), right, 0.0)
+
+    def _weights(self, solution: Tensor, loss: RegressionLoss) -> Tensor:
+        weights = loss.weights(self.predict(solution), self.targets, self.labels)
+        if weights is None:
+            raise Incompatible(f"{type(loss).__name__} has no least-squares form, which a closed-form method needs")
+        return weights
+
+    def _to_semantics(self, solution: Tensor) -> Tensor:
+        return solution if self._basis is None else solution @ self._basis.T
+
+    def _back_project(self, residuals: Tensor) -> Tensor:
+        return self.to_basis(self.x.T @ residuals)
+
+
+def _reached(values: Tensor) -> Tensor:
+    return values > 0
+
+
+def eigenbasis(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,) and eigenvectors (D, D) of M^T M for (N, D) rows M; values that are rounding are exactly 0."""
+    values, vectors = torch.linalg.eigh(rows.T @ rows)
+    noise = max(rows.shape) * torch.finfo(values.dtype).eps * values.max()
+    return torch.where(values > noise, values, 0.0), vectors
+
+
+def conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor, start: Tensor) -> Tensor:
+    """Solve ``apply(z) = right`` for a symmetric positive-definite ``apply``, preconditioned by ``diagonal``.
+
+    Raises:
+        FloatingPointError: the residual is still above the tolerance after as many steps as are ever useful.
+    """
+    solution = start.clone()
+    residual = right - apply(solution)
+    direction = conditioned = residual / diagonal
+    product = (residual * conditioned).sum()
+    for _ in range(SOLVER_STEPS):
+        if residual.norm() <= SOLVER_TOLERANCE * right.norm():
+            return solution
+        applied = apply(direction)
+        step = product / (direction * applied).sum()
+        solution += step * direction
+        residual -= step * applied
+        conditioned = residual / diagonal
+        product, last = (residual * conditioned).sum(), product
+        direction = conditioned + product / last * direction
+    raise FloatingPointError(f"conjugate gradients did not converge in {SOLVER_STEPS} steps")
+
+
+def in_float64(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The ``tensors`` in float64, on their own device where it knows float64 (Apple's do not)."""
+    return tuple(t.to("cpu" if t.device.type == "mps" else t.device).double() for t in tensors)

@@ -1,0 +1,75 @@
+"""LATEM: latent embeddings, a piecewise-linear compatibility of several bilinear maps."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from benchmark.api import Meta, Method, RegressionLoss, Run, TrainData
+from benchmark.train import GradientConfig, fit
+from methods import METHODS
+from methods.embedding._bilinear import bilinear, violations
+
+
+@METHODS.register(
+    "latem",
+    title="LATEM",
+    family="embedding",
+    year=2016,
+    source="Xian et al., Latent Embeddings for Zero-shot Classification, CVPR 2016, arXiv 1603.08895",
+)
+class LATEM(Method):
+    """F(x, c) = max over k of x^T W_k a_c with the summed hinge loss of margin 1.
+
+    mean over i of sum over c != y of max(0, 1 + F(x_i, c) - F(x_i, y)): the paper's eq. 3, whose algorithm draws one
+    wrong class a step instead. The number of maps is a setting; the paper's pruning of rarely used maps is left out.
+
+    The regression trains the map that explains the image best: x^T W_k with k = argmax of x^T W_k a_y in training and,
+    where the class is not known, the k of the class that scores highest.
+    """
+
+    class Config(GradientConfig):
+        """Settings.
+
+        Attributes:
+            n_maps: K, the number of latent maps.
+        """
+
+        n_maps: int = Field(4, ge=1)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        # (D, K * A): all maps in one product.
+        self.weight = bilinear(meta.n_features, config.n_maps * meta.n_attributes, generator)
+
+    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+        self.attributes = data.attributes
+        seen = data.attributes[: data.n_seen]
+
+        def objective(x: Tensor, y: Tensor) -> Tensor:
+            mapped = self._map(x)
+            scores, best = (mapped @ seen.T).max(1)
+            value = violations(scores, y, 1.0).sum(1).mean()
+            if loss is not None:
+                predicted = _take(mapped, best.gather(1, y[:, None])[:, 0])
+                value = value + self.config.regression_weight * loss(predicted, seen[y], y)
+            return value
+
+        fit(self, objective, data, loss, run)
+
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
+        return (self._map(x) @ self.attributes[classes].T).amax(1)
+
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        mapped = self._map(x)
+        return _take(mapped, (mapped @ self.attributes.T).amax(2).argmax(1))
+
+    def _map(self, x: Tensor) -> Tensor:
+        """(B, K, A) the images under each map."""
+        return (x @ self.weight).unflatten(1, (self.config.n_maps, self.meta.n_attributes))
+
+
+def _take(mapped: Tensor, k: Tensor) -> Tensor:
+    """(B, A) the row ``k`` (B,) of each image of (B, K, A)."""
+    return mapped[torch.arange(len(k), device=k.device), k]

@@ -1,0 +1,43 @@
+"""MLP attribute regressor (BasicNet): features to attributes through a hidden layer, classified by cosine."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from benchmark.api import Meta
+from methods import METHODS
+from methods.embedding._cosine import CosineClassifier, CosineConfig
+from methods.layers import linear
+
+
+@METHODS.register(
+    "mlp",
+    title="MLP (BasicNet)",
+    family="embedding",
+    year=2023,
+    source="BasicNet in Ye et al., Rebalanced Zero-shot Learning, IEEE TIP 2023, arXiv 2210.07031",
+)
+class MLP(CosineClassifier):
+    """v(x) = W2 LeakyReLU(W1 x + b1) + b2, trained as ``linear`` is: cosine cross-entropy + lambda * regression."""
+
+    class Config(CosineConfig):
+        """Settings.
+
+        Attributes:
+            hidden: units of the hidden layer.
+        """
+
+        hidden: int = Field(1024, ge=1)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        self.net = nn.Sequential(
+            linear(meta.n_features, config.hidden, generator),
+            nn.LeakyReLU(0.1),
+            linear(config.hidden, meta.n_attributes, generator),
+        )
+
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.net(x)

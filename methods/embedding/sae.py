@@ -1,0 +1,85 @@
+"""SAE: semantic autoencoder, whose code is the attribute vector; closed form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
+from methods import METHODS
+from methods.embedding._least_squares import POWERS, AttributeRegression, eigenbasis, in_float64
+
+Weight = Annotated[float, Field(gt=0)]
+
+
+@METHODS.register(
+    "sae",
+    title="SAE",
+    family="embedding",
+    year=2017,
+    source="Kodirov et al., Semantic Autoencoder for Zero-Shot Learning, CVPR 2017, arXiv 1704.08345",
+)
+class SAE(Method):
+    """A linear autoencoder with tied weights whose code is regressed on the attributes.
+
+    With features X (N, D), targets T (N, A), regression weight w and the loss's element weights W (N, A), the encoder V
+    minimises
+
+        reconstruction * ||X - T V^T||^2 + w ||sqrt(W) * (X V - T)||^2.
+
+    The second term is the paper's own (eq. 4; its lambda is w / reconstruction), and it is the attribute-regression
+    slot: ``none`` is the published method and does the same as ``mse``. With W constant the condition for the minimum
+    is the Sylvester equation of the paper, r V T^T T + w W X^T X V = (r + w W) X^T T, whose two matrices are symmetric:
+    in their eigenbases the solution is one division. Otherwise W is taken from the last residuals and both repeat until
+    the weights stay. X V is regressed as it is; a loss with ``normalize`` takes its weights from normalised
+    predictions.
+    """
+
+    class Config(MethodConfig):
+        """Settings.
+
+        Attributes:
+            reconstruction: candidates of the weight of the reconstruction; all are tried and validation chooses.
+            direction: what is compared by cosine, attributes predicted from the image with those of the class, or the
+                image with features predicted from the class.
+        """
+
+        reconstruction: tuple[Weight, ...] = Field(POWERS, min_length=1)
+        direction: Literal["features-to-semantics", "semantics-to-features"] = "features-to-semantics"
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        self.register_buffer("weight", torch.zeros(meta.n_features, meta.n_attributes))
+
+    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+        self.attributes = data.attributes
+        features, targets = in_float64(data.features, data.targets)
+        values, basis = eigenbasis(targets)
+        regression = AttributeRegression(features, targets, data.labels.to(features.device), basis)
+        projected = regression.to_basis(regression.x.T @ targets)
+        weight = self.config.regression_weight
+        for reconstruction in run.candidates(self, self.config.reconstruction):
+            terms = {"diagonal": reconstruction * values, "linear": reconstruction * projected}
+            if loss is None:
+                solution = regression.solve_exactly(weight, **terms)
+            else:
+                solution = regression.solve_reweighted(weight, loss, run, **terms)
+            self.weight = regression.weight(solution).to(data.features)
+            run.log(reconstruction=reconstruction)
+
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
+        attributes = self.attributes[classes]
+        if self.config.direction == "features-to-semantics":
+            return _cosines(self.semantics(x), attributes)
+        return _cosines(x, attributes @ self.weight.T)
+
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x @ self.weight
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
