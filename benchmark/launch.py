@@ -6,7 +6,8 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +15,9 @@ from benchmark.experiment import run_cell
 from benchmark.jobs import Cell, load_plugins
 from benchmark.registry import InputError, Registry
 from benchmark.results import Result
+
+if TYPE_CHECKING:  # not every system has both
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 Launcher = Callable[[Sequence[Cell]], Iterator[Result]]
 
@@ -33,15 +37,15 @@ def inline(cells: Sequence[Cell]) -> Iterator[Result]:
 @LAUNCHERS.register("local", title="a process for each cell", family="local", year=2026, source="this suite")
 def local(cells: Sequence[Cell]) -> Iterator[Result]:
     """Run each cell in a process of its own, as many at once as there are cores; a crash costs only that cell."""
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     waiting = list(reversed(cells))
-    running: dict[Connection, tuple[SpawnProcess, Cell, set[int]]] = {}
+    running: dict[Connection, tuple[BaseProcess, Cell, set[int]]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < (os.cpu_count() or 1):
                 cell = waiting.pop()
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_send_results, args=(cell, sender), daemon=True)
+                process: BaseProcess = context.Process(target=_send_results, args=(cell, sender), daemon=True)
                 process.start()
                 sender.close()  # the child holds the only sending end, so its death ends the stream
                 running[receiver] = (process, cell, set(cell.seeds))
@@ -62,6 +66,15 @@ def local(cells: Sequence[Cell]) -> Iterator[Result]:
     finally:
         for process, *_ in running.values():
             process.terminate()
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Where the system can fork, processes start with the libraries loaded: that takes seconds, a cell may not."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _send_results(cell: Cell, sender: Connection) -> None:

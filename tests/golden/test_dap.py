@@ -98,6 +98,7 @@ class TestRegressors:
     def test_any_element_weights(self, seed: int, ridge: float, spread: float, monkeypatch: pytest.MonkeyPatch):
         """A dense problem for each attribute, from the objective; the constant column is as dear as the others."""
         monkeypatch.setattr(_least_squares, "SOLVER_TOLERANCE", 1e-13)
+        monkeypatch.setattr(_least_squares, "REWEIGHTING_TOLERANCE", 1e-12)
         data = make_float64(seed)
         weights = torch.exp(spread * torch.randn(40, 4, generator=seeded(seed, "weights"), dtype=torch.float64))
         x, t, w = data.features.numpy(), data.targets.numpy(), weights.numpy()
