@@ -27,7 +27,7 @@ def boards(out: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in out.glob("*.md")}
 
 
-@pytest.mark.parametrize("module", ["benchmark.run", "benchmark.leaderboard", "datasets.download"])
+@pytest.mark.parametrize("module", ["benchmark.run", "benchmark.search", "benchmark.leaderboard", "datasets.download"])
 def test_help_explains_the_options(command: Command, module: str) -> None:
     done = command(module, "--help")
     assert done.returncode == 0
