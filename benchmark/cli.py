@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -89,6 +91,23 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
             sets, arguments.method, losses, parse_splits(arguments.splits)
         )
     ]
+
+
+def exit_code(command: Callable[[], int], unit: str) -> int:
+    """The exit code of ``command``; bad input makes one line and 2, an interrupt one line and 130.
+
+    Args:
+        command: what to run.
+        unit: what is stored as it is finished, for the line about an interrupt: runs, trials.
+    """
+    try:
+        return command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted: finished {unit} are stored; the same command goes on with the rest", file=sys.stderr)
+        return 130
 
 
 def choose_threads() -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 import datasets
-from benchmark.cli import add_grid_options, choose_threads, grid
+from benchmark.cli import add_grid_options, choose_threads, exit_code, grid
 from benchmark.jobs import Plan, load_plugins, plan
 from benchmark.launch import LAUNCHERS, Launcher
 from benchmark.leaderboard import DEFAULT_OUT, terminal_table, write_boards
-from benchmark.registry import InputError
 from benchmark.results import Result, Store
 from benchmark.tuned import DEFAULT_FOLDER
 from losses import LOSSES
@@ -32,14 +31,7 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished runs are stored; the same command goes on with the rest", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(arguments), "runs")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from benchmark import tuned
 from benchmark.api import Incompatible, derive_seed
 from benchmark.cells import NONE, aligned
-from benchmark.cli import add_grid_options, choose_threads, grid
+from benchmark.cli import add_grid_options, choose_threads, exit_code, grid
 from benchmark.config import Range, load_file
 from benchmark.experiment import validate_cell
 from benchmark.jobs import Cell, load_plugins, with_layer
@@ -45,14 +45,7 @@ that was interrupted, or is to have more trials, goes on where it ended.
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 a search came to nothing, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: finished trials are stored; the same command goes on with the rest", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(arguments), "trials")
 
 
 def _parser() -> argparse.ArgumentParser:
