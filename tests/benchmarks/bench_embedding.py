@@ -1,0 +1,113 @@
+"""What vectorising brings the embedding methods, each against the same thing written plainly, on one CPU thread.
+
+Run ``python -m pytest -n 0 -s -m benchmark tests/benchmarks/bench_embedding.py``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.api import Meta
+from losses import build
+from methods import METHODS
+from methods.embedding._least_squares import AttributeRegression
+
+N_SEEN, BATCH = 150, 64  # CUB
+RIDGE = 10.0
+
+pytestmark = pytest.mark.benchmark
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def milliseconds(call: Callable[[], Any], repeats: int) -> float:
+    """The median time of a call, after one to warm up; of this thread alone, as other processes may share the machine."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.thread_time()
+        call()
+        times.append(time.thread_time() - start)
+    return 1e3 * statistics.median(times)
+
+
+def compare(what: str, ours: Callable[[], Any], plain: Callable[[], Any], repeats: int) -> None:
+    a, b = milliseconds(ours, repeats), milliseconds(plain, repeats)
+    print(f"{what:28} {a:9.2f} ms, plainly {b:9.2f} ms: {b / a:6.1f} times faster")
+
+
+def by_sample(name: str, scores: Tensor, labels: Tensor) -> Tensor:
+    """The ranking losses as public code writes them: a loop over the samples of the batch."""
+    total = scores.new_zeros(())
+    for row, y in zip(scores, labels, strict=True):
+        hinges = (1 + row - row[y]).clamp(min=0)
+        wrong = torch.cat([hinges[:y], hinges[y + 1 :]])
+        if name == "sje":
+            total = total + wrong.max()
+        elif name == "devise":
+            total = total + wrong.sum()
+        elif rank := int((wrong > 0).sum()):
+            total = total + sum(1 / j for j in range(1, rank + 1)) / rank * wrong.sum()
+    return total / len(scores)
+
+
+@pytest.mark.parametrize("name", ["ale", "devise", "sje"])
+def test_ranking_losses(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(BATCH, N_SEEN, generator=generator).requires_grad_()
+    labels = torch.randint(N_SEEN, (BATCH,), generator=generator)
+    entry = METHODS[name]
+    method: Any = entry.obj(Meta(1, 1, N_SEEN, 0), entry.obj.Config(), generator)
+    assert torch.allclose(method.ranking(scores, labels), by_sample(name, scores, labels), rtol=1e-4)
+    compare(
+        f"{name}, forward and backward",
+        lambda: method.ranking(scores, labels).backward(),
+        lambda: by_sample(name, scores, labels).backward(),
+        20,
+    )
+
+
+def test_weighted_closed_form() -> None:
+    """Conjugate gradients against a Cholesky factor for each semantic, with ReMSE's weights, at AWA's size."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(40, (4000,), generator=generator)
+    targets = torch.nn.functional.normalize(torch.rand(40, 85, generator=generator, dtype=torch.float64))[labels]
+    x = targets @ torch.randn(85, 512, generator=generator, dtype=torch.float64)
+    x = x + torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    problem = AttributeRegression(x, targets, labels)
+    exact = problem.solve_exactly(1.0, ridge=RIDGE)
+    weights = build("remse", n_classes=40, n_attributes=85).weights(problem.predict(exact), targets, labels)
+    assert weights is not None
+
+    def by_semantic() -> Tensor:
+        eye, columns = RIDGE * weights.mean() * torch.eye(512, dtype=torch.float64), []
+        for k in range(85):
+            gram = x.T @ (weights[:, k, None] * x) + eye
+            right = x.T @ (weights[:, k] * targets[:, k])
+            columns.append(torch.cholesky_solve(right[:, None], torch.linalg.cholesky(gram))[:, 0])
+        return torch.stack(columns, dim=1)
+
+    error = problem.weight(problem.solve(weights, exact, ridge=RIDGE)) - by_semantic()
+    assert error.norm() < 1e-2 * by_semantic().norm()
+    compare("weighted ridge regression", lambda: problem.solve(weights, exact, ridge=RIDGE), by_semantic, 3)
+
+
+def test_fused_optimiser() -> None:
+    parameters = [[torch.randn(1024, 2048).requires_grad_()] for _ in range(2)]
+    for (parameter,) in parameters:
+        parameter.grad = torch.randn(1024, 2048)
+    fused, plain = (torch.optim.AdamW(p, fused=f) for p, f in zip(parameters, (True, False), strict=True))
+    compare("AdamW, 2 million weights", fused.step, plain.step, 20)
