@@ -34,7 +34,7 @@ def one_thread() -> Iterator[None]:
 
 
 def milliseconds(call: Callable[[], Any], repeats: int) -> float:
-    """The median time of a call, after one to warm up; of this thread alone, as other processes may share the machine."""
+    """The median time of a call, after one to warm up: of this thread alone, as others may share the machine."""
     call()
     times = []
     for _ in range(repeats):
