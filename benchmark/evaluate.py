@@ -23,13 +23,14 @@ def curve(method: Method, held_out: HeldOut) -> Curve:
     return seen_unseen_curve(seen, held_out.seen_labels, unseen, held_out.unseen_labels, held_out.n_seen)
 
 
-def evaluate(method: Method, held_out: HeldOut, gamma: float) -> Evaluation:
+def evaluate(method: Method, held_out: HeldOut, gamma: float, *, keep_errors: bool = True) -> Evaluation:
     """All figures of ``method``.
 
     Args:
         method: fitted, on the device of ``held_out``.
         held_out: the images.
         gamma: the calibration that was selected with it.
+        keep_errors: keep the error matrix of the semantics, which is most of a result's size.
     """
     n_seen, n_classes = held_out.n_seen, len(held_out.attributes)
     seen, unseen = _gzsl_scores(method, held_out)
@@ -56,10 +57,10 @@ def evaluate(method: Method, held_out: HeldOut, gamma: float) -> Evaluation:
         ClassAccuracy(name=name, seen=c < n_seen, T1=_value(a), gzsl=_value(b), calibrated=_value(d))
         for c, (name, a, b, d) in enumerate(zip(held_out.class_names, *(x.tolist() for x in columns), strict=True))
     ]
-    return Evaluation(metrics=metrics, per_class=per_class, imbalance=_imbalance(method, held_out))
+    return Evaluation(metrics=metrics, per_class=per_class, imbalance=_imbalance(method, held_out, keep_errors))
 
 
-def _imbalance(method: Method, held_out: HeldOut) -> ImbalanceReport | None:
+def _imbalance(method: Method, held_out: HeldOut, keep_errors: bool) -> ImbalanceReport | None:
     predicted = [_semantics(method, x) for x in (held_out.seen_features, held_out.unseen_features)]
     if any(p is None for p in predicted):
         return None
@@ -69,7 +70,7 @@ def _imbalance(method: Method, held_out: HeldOut) -> ImbalanceReport | None:
         SemanticErrors(**asdict(summarise(errors[part], held_out.attributes[part])))
         for part in (slice(None, held_out.n_seen), slice(held_out.n_seen, None))
     )
-    return ImbalanceReport(seen=seen, unseen=unseen, errors=encode(errors))
+    return ImbalanceReport(seen=seen, unseen=unseen, errors=encode(errors) if keep_errors else None)
 
 
 def _gzsl_scores(method: Method, held_out: HeldOut) -> tuple[Tensor, Tensor]:

@@ -162,7 +162,7 @@ def _run_seed(cell: Cell, dataset: Dataset, prepared: _Prepared, seed: int, devi
         history, fitted = refitting.history, time.perf_counter()
         test = open_test()
     selection = _selection(selecting, "test" if prepared.validation is None else "validation")
-    evaluation = evaluate(method, test, selection.gamma)
+    evaluation = evaluate(method, test, selection.gamma, keep_errors=not cell.spec.simulated)
     cost = Cost(fit_s=fitted - start, evaluate_s=time.perf_counter() - fitted, peak_memory_mib=memory.read())
     return _Outcome(evaluation, selection, history, cost, deterministic)
 

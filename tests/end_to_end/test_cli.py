@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from benchmark.imbalance import decode
+
 from .conftest import QUICK, ROOT, Command
 
 
@@ -266,7 +268,13 @@ def test_real_format_end_to_end(command: Command, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "SIMULATED" not in done.stdout
-    assert len(stored(tmp_path / "out")) == 2
+    files = stored(tmp_path / "out")
+    assert len(files) == 2
+    for imbalance in (json.loads(file.read_text())["evaluation"]["imbalance"] for file in files):
+        errors = decode(imbalance["errors"])  # kept for real data
+        assert errors.shape == (6, 8)
+        assert float(errors[:4].mean()) == pytest.approx(imbalance["seen"]["mean"], rel=1e-2)
+        assert float(errors[4:].mean()) == pytest.approx(imbalance["unseen"]["mean"], rel=1e-2)
 
 
 def _leak(root: Path) -> None:
