@@ -13,12 +13,15 @@ from benchmark.api import Incompatible, RegressionLoss, Run
 POWERS = tuple(10.0**power for power in range(-3, 4))
 #: The most rounds of re-weighting.
 REWEIGHTINGS = 30
-#: Re-weighting ends when the gradient of the problem with a solution's own weights is this share of its norm at 0.
-REWEIGHTING_TOLERANCE = 1e-2
+#: Re-weighting ends when the gradient of the problem with a solution's own weights is this share of what it is for the
+#: solution without re-weighting ...
+REWEIGHTING_TOLERANCE = 0.05
+#: ... or this share of its norm at 0, which is rounding.
+ROUNDING = 1e-10
 #: By how much a damped step grows when it helped.
 GROWTH = 1.2
 SMALLEST_STEP = 0.05
-#: The residual of a linear solve, as a share of the right-hand side's norm.
+#: The largest residual of a weighted solve, as a share of the right-hand side's norm.
 SOLVER_TOLERANCE = 1e-3
 SOLVER_STEPS = 500
 
@@ -83,12 +86,15 @@ class AttributeRegression:
         self,
         weights: Tensor,
         start: Tensor,
+        tolerance: float,
         *,
         ridge: float = 0.0,
         diagonal: Tensor | float = 0.0,
         linear: Tensor | float = 0.0,
     ) -> Tensor:
         """(D, A) the solution for (N, A) ``weights``, by preconditioned conjugate gradients from ``start``.
+
+        Its residual is at most the share ``tolerance`` of the right-hand side's norm.
 
         Raises:
             FloatingPointError: they did not converge.
@@ -99,7 +105,7 @@ class AttributeRegression:
         # Without a basis the columns are the semantics, and each has a mean weight of its own to divide by.
         mean = weights.mean() if self._basis is not None else weights.mean(0)
         values = (weights.mean() * ridge + diagonal + mean * self.values[:, None]).expand_as(start)
-        return conjugate_gradients(apply, right, torch.where(_reached(values), values, torch.inf), start)
+        return conjugate_gradients(apply, right, torch.where(_reached(values), values, torch.inf), start, tolerance)
 
     def solve_reweighted(
         self,
@@ -115,23 +121,29 @@ class AttributeRegression:
 
         Weights are taken from the last residuals, the weighted problem is solved, and both repeat until the gradient of
         the problem with a solution's own weights is small there (iteratively re-weighted least squares). Rounds and
-        that gradient, as a share of its norm at 0, go into the log of ``run``.
+        that gradient, as a share of its norm at 0, go into the log of ``run``. The start is the solution for constant
+        weights, and what is small is measured against the gradient there: re-weighting changes little where the
+        residuals are small, and that little must not pass for convergence.
 
         Raises:
             Incompatible: the loss has no least-squares form.
         """
         solution = self.solve_exactly(weight, ridge=ridge, diagonal=diagonal, linear=linear)
-        weights, step, last = None, 1.0, float("inf")
+        weights, step, last, goal = None, 1.0, float("inf"), 0.0
         for rounds in range(REWEIGHTINGS + 1):
             own = weight * self._weights(solution, loss)
             apply, right = self._equations(own, ridge, diagonal, linear)
             residual = float((right - apply(solution)).norm() / right.norm())
-            if residual <= REWEIGHTING_TOLERANCE or rounds == REWEIGHTINGS:
+            goal = max(ROUNDING, REWEIGHTING_TOLERANCE * residual) if rounds == 0 else goal
+            if residual <= goal or rounds == REWEIGHTINGS:
                 break
             # Going all the way to the new weights can flip between two solutions for ever.
             step = min(1.0, GROWTH * step) if residual < last else max(SMALLEST_STEP, step / 2)
             weights = own if weights is None else torch.lerp(weights, own, step)
-            solution, last = self.solve(weights, solution, ridge=ridge, diagonal=diagonal, linear=linear), residual
+            solution = self.solve(
+                weights, solution, min(SOLVER_TOLERANCE, goal / 3), ridge=ridge, diagonal=diagonal, linear=linear
+            )
+            last = residual
         run.log(reweightings=rounds, reweighting_residual=residual)
         return solution
 
@@ -171,8 +183,12 @@ def eigenbasis(rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(values > noise, values, 0.0), vectors
 
 
-def conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor, start: Tensor) -> Tensor:
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor, start: Tensor, tolerance: float
+) -> Tensor:
     """Solve ``apply(z) = right`` for a symmetric positive-definite ``apply``, preconditioned by ``diagonal``.
+
+    Ends when the norm of the residual is the share ``tolerance`` of that of ``right``.
 
     Raises:
         FloatingPointError: the residual is still above the tolerance after as many steps as are ever useful.
@@ -182,7 +198,7 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, diagon
     direction = conditioned = residual / diagonal
     product = (residual * conditioned).sum()
     for _ in range(SOLVER_STEPS):
-        if residual.norm() <= SOLVER_TOLERANCE * right.norm():
+        if residual.norm() <= tolerance * right.norm():
             return solution
         applied = apply(direction)
         step = product / (direction * applied).sum()

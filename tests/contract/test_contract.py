@@ -110,6 +110,16 @@ def test_a_larger_regression_weight_lowers_the_error_of_the_semantics(method: st
     assert heavy.seen.mean < max(0.9 * light.seen.mean, float(guess.square().mean()))
 
 
+@pytest.mark.parametrize("dataset", STAND_INS)
+@pytest.mark.parametrize("method", METHODS.names())
+def test_remse_changes_what_is_predicted(method: str, dataset: str) -> None:
+    """However small its weights are (on sun-sim hardly above 1), no method may take them for those of mse."""
+    plain, rebalanced = (run(method, loss, dataset).evaluation for loss in ("mse", "remse"))
+    assert plain is not None
+    assert rebalanced is not None
+    assert plain.imbalance != rebalanced.imbalance
+
+
 @pytest.mark.parametrize("method", METHODS.names())
 def test_scores_have_a_column_for_each_class_asked_for(method: str) -> None:
     source = datasets.resolve("awa2-sim", {}, None)
