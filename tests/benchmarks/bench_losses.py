@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,14 +36,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 pytestmark = pytest.mark.benchmark
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def training_step(loss: RegressionLoss, n_classes: int, n_attributes: int, device: str) -> Callable[[], None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -21,14 +21,6 @@ N_SEEN, N_UNSEEN, N_ATTRIBUTES = 150, 50, 312
 SWEEP = 1000  # gammas; the sweeps in published code take 500 to 1600
 
 pytestmark = pytest.mark.benchmark
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def milliseconds(f: Callable[[], object], repeats: int) -> tuple[float, float]:
