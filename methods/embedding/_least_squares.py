@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,13 +27,28 @@ SOLVER_TOLERANCE = 1e-3
 SOLVER_STEPS = 500
 
 
+@dataclass(frozen=True)
+class Term:
+    """A method's own term beside the regression: ridge * mean(W) ||Z||^2 + <Z, diagonal * Z - 2 linear>.
+
+    Attributes:
+        ridge: of the regression; it grows with its element weights W, so that both stay as well-posed.
+        diagonal: (D, A), or what broadcasts to it.
+        linear: (D, A), or what broadcasts to it.
+    """
+
+    ridge: float = 0.0
+    diagonal: Tensor | float = 0.0
+    linear: Tensor | float = 0.0
+
+
 class AttributeRegression:
     """Regresses (N, D) features X on (N, A) targets T by V = P Z Q^T, and adds a quadratic term of the method's own.
 
     Solutions are (D, A) matrices Z in the eigenbasis P of X^T X and an orthogonal basis Q of the semantics, where the
-    terms of all methods here are diagonal:
+    terms of all methods here are diagonal (see ``Term``):
 
-        sum_ik W_ik ((X V)_ik + offset_k - T_ik)^2 + ridge * mean(W) ||Z||^2 + <Z, diagonal * Z> - 2 <Z, linear>.
+        sum_ik W_ik ((X V)_ik + offset_k - T_ik)^2 + ridge * mean(W) ||Z||^2 + <Z, diagonal * Z - 2 linear>.
 
     With one weight w for all elements that is diagonal as a whole, hence the solution exact:
     Z = (linear + w X^T (T - offset)) / (diagonal + w (eigenvalues + ridge)), all in the two bases. Otherwise conjugate
@@ -74,24 +90,13 @@ class AttributeRegression:
         """(..., A) rows in the basis Q."""
         return matrix if self._basis is None else matrix @ self._basis
 
-    def solve_exactly(
-        self, weight: float, *, ridge: float = 0.0, diagonal: Tensor | float = 0.0, linear: Tensor | float = 0.0
-    ) -> Tensor:
+    def solve_exactly(self, weight: float, term: Term) -> Tensor:
         """(D, A) the solution where one number weighs all elements of the regression."""
-        values = diagonal + weight * (self.values + ridge)[:, None]
+        values, right = self._diagonal_equations(weight, term)
         # Directions that no term reaches: the shortest solution is 0 there.
-        return torch.where(_reached(values), (linear + weight * self._projected) / values, 0.0)
+        return torch.where(_reached(values), right / values, 0.0)
 
-    def solve(
-        self,
-        weights: Tensor,
-        start: Tensor,
-        tolerance: float,
-        *,
-        ridge: float = 0.0,
-        diagonal: Tensor | float = 0.0,
-        linear: Tensor | float = 0.0,
-    ) -> Tensor:
+    def solve(self, weights: Tensor, term: Term, start: Tensor, tolerance: float) -> Tensor:
         """(D, A) the solution for (N, A) ``weights``, by preconditioned conjugate gradients from ``start``.
 
         Its residual is at most the share ``tolerance`` of the right-hand side's norm.
@@ -99,24 +104,15 @@ class AttributeRegression:
         Raises:
             FloatingPointError: they did not converge.
         """
-        if weights.amin() == weights.amax():
-            return self.solve_exactly(float(weights.mean()), ridge=ridge, diagonal=diagonal, linear=linear)
-        apply, right = self._equations(weights, ridge, diagonal, linear)
+        if _constant(weights):
+            return self.solve_exactly(float(weights[0, 0]), term)
+        apply, right = self._equations(weights, term)
         # Without a basis the columns are the semantics, and each has a mean weight of its own to divide by.
         mean = weights.mean() if self._basis is not None else weights.mean(0)
-        values = (weights.mean() * ridge + diagonal + mean * self.values[:, None]).expand_as(start)
+        values = (weights.mean() * term.ridge + term.diagonal + mean * self.values[:, None]).expand_as(start)
         return conjugate_gradients(apply, right, torch.where(_reached(values), values, torch.inf), start, tolerance)
 
-    def solve_reweighted(
-        self,
-        weight: float,
-        loss: RegressionLoss,
-        run: Run,
-        *,
-        ridge: float = 0.0,
-        diagonal: Tensor | float = 0.0,
-        linear: Tensor | float = 0.0,
-    ) -> Tensor:
+    def solve_reweighted(self, weight: float, term: Term, loss: RegressionLoss, run: Run) -> Tensor:
         """(D, A) the solution whose weights are ``weight`` times those that ``loss`` gives to its own residuals.
 
         Weights are taken from the last residuals, the weighted problem is solved, and both repeat until the gradient of
@@ -128,11 +124,11 @@ class AttributeRegression:
         Raises:
             Incompatible: the loss has no least-squares form.
         """
-        solution = self.solve_exactly(weight, ridge=ridge, diagonal=diagonal, linear=linear)
+        solution = self.solve_exactly(weight, term)
         weights, step, last, goal = None, 1.0, float("inf"), 0.0
         for rounds in range(REWEIGHTINGS + 1):
             own = weight * self._weights(solution, loss)
-            apply, right = self._equations(own, ridge, diagonal, linear)
+            apply, right = self._equations(own, term)
             residual = float((right - apply(solution)).norm() / right.norm())
             goal = max(ROUNDING, REWEIGHTING_TOLERANCE * residual) if rounds == 0 else goal
             if residual <= goal or rounds == REWEIGHTINGS:
@@ -140,24 +136,28 @@ class AttributeRegression:
             # Going all the way to the new weights can flip between two solutions for ever.
             step = min(1.0, GROWTH * step) if residual < last else max(SMALLEST_STEP, step / 2)
             weights = own if weights is None else torch.lerp(weights, own, step)
-            solution = self.solve(
-                weights, solution, min(SOLVER_TOLERANCE, goal / 3), ridge=ridge, diagonal=diagonal, linear=linear
-            )
+            solution = self.solve(weights, term, solution, min(SOLVER_TOLERANCE, goal / 3))
             last = residual
         run.log(reweightings=rounds, reweighting_residual=residual)
         return solution
 
-    def _equations(
-        self, weights: Tensor, ridge: float, diagonal: Tensor | float, linear: Tensor | float
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    def _equations(self, weights: Tensor, term: Term) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """The normal equations apply(Z) = right for (N, A) ``weights``; right has no part that apply cannot reach."""
-        own = weights.mean() * ridge + diagonal
+        if _constant(weights):
+            values, right = self._diagonal_equations(float(weights[0, 0]), term)
+            return lambda z: values * z, torch.where(_reached(values), right, 0.0)
+        own = weights.mean() * term.ridge + term.diagonal
 
         def apply(z: Tensor) -> Tensor:
             return own * z + self._back_project(weights * (self.x @ self._to_semantics(z)))
 
-        right = linear + self._back_project(weights * (self.targets - self._offset))
+        right = term.linear + self._back_project(weights * (self.targets - self._offset))
         return apply, torch.where(_reached(own + self.values[:, None]), right, 0.0)
+
+    def _diagonal_equations(self, weight: float, term: Term) -> tuple[Tensor, Tensor]:
+        """The two sides of ``values * Z = right``, the normal equations where one number weighs all elements."""
+        values = term.diagonal + weight * (self.values + term.ridge)[:, None]
+        return values, term.linear + weight * self._projected
 
     def _weights(self, solution: Tensor, loss: RegressionLoss) -> Tensor:
         weights = loss.weights(self.predict(solution), self.targets, self.labels)
@@ -170,6 +170,10 @@ class AttributeRegression:
 
     def _back_project(self, residuals: Tensor) -> Tensor:
         return self.to_basis(self.x.T @ residuals)
+
+
+def _constant(weights: Tensor) -> bool:
+    return bool(weights.amin() == weights.amax())
 
 
 def _reached(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from methods import METHODS
-from methods.embedding._least_squares import AttributeRegression, in_float64
+from methods.embedding._least_squares import AttributeRegression, Term, in_float64
 
 Ridge = Annotated[float, Field(gt=0)]
 #: Newton steps of the logistic fit of two parameters, which needs about ten.
@@ -83,9 +83,9 @@ class DAP(Method):
         regression = AttributeRegression(design, targets, data.labels.to(design.device), offset=offset)
         for ridge in run.candidates(self, self.config.ridge):
             if loss is None:
-                solution = regression.solve_exactly(1.0, ridge=ridge)
+                solution = regression.solve_exactly(1.0, Term(ridge=ridge))
             else:
-                solution = regression.solve_reweighted(1.0, loss, run, ridge=ridge)
+                solution = regression.solve_reweighted(1.0, Term(ridge=ridge), loss, run)
             weight = regression.weight(solution)
             slope, intercept = platt(regression.predict(solution), wanted)
             self.weight, self.bias = weight[:-1].to(data.features), (weight[-1] + offset).to(data.features)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from methods import METHODS
-from methods.embedding._least_squares import POWERS, AttributeRegression, in_float64
+from methods.embedding._least_squares import POWERS, AttributeRegression, Term, in_float64
 
 Ridge = Annotated[float, Field(gt=0)]
 
@@ -92,8 +92,7 @@ class _Problem:
     ) -> Tensor:
         """(D, A) the solution, in the coordinates of the regression."""
         own = (self.regression.values + feature_ridge)[:, None] * (self._s_values + attribute_ridge)
+        term = Term(ridge=feature_ridge, diagonal=own, linear=self._linear)
         if loss is None:
-            return self.regression.solve_exactly(0.0, diagonal=own, linear=self._linear)
-        return self.regression.solve_reweighted(
-            weight, loss, run, ridge=feature_ridge, diagonal=own, linear=self._linear
-        )
+            return self.regression.solve_exactly(0.0, term)
+        return self.regression.solve_reweighted(weight, term, loss, run)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from methods import METHODS
-from methods.embedding._least_squares import POWERS, AttributeRegression, eigenbasis, in_float64
+from methods.embedding._least_squares import POWERS, AttributeRegression, Term, eigenbasis, in_float64
 
 Weight = Annotated[float, Field(gt=0)]
 
@@ -63,11 +63,11 @@ class SAE(Method):
         projected = regression.to_basis(regression.x.T @ targets)
         weight = self.config.regression_weight
         for reconstruction in run.candidates(self, self.config.reconstruction):
-            terms = {"diagonal": reconstruction * values, "linear": reconstruction * projected}
+            term = Term(diagonal=reconstruction * values, linear=reconstruction * projected)
             if loss is None:
-                solution = regression.solve_exactly(weight, **terms)
+                solution = regression.solve_exactly(weight, term)
             else:
-                solution = regression.solve_reweighted(weight, loss, run, **terms)
+                solution = regression.solve_reweighted(weight, term, loss, run)
             self.weight = regression.weight(solution).to(data.features)
             run.log(reconstruction=reconstruction)
 

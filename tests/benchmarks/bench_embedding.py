@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmark.api import Meta
 from losses import build
 from methods import METHODS
-from methods.embedding._least_squares import AttributeRegression
+from methods.embedding._least_squares import AttributeRegression, Term
 
 N_SEEN, BATCH = 150, 64  # CUB
 RIDGE = 10.0
@@ -80,7 +80,7 @@ def test_weighted_closed_form() -> None:
     x = targets @ torch.randn(85, 512, generator=generator, dtype=torch.float64)
     x = x + torch.randn(x.shape, generator=generator, dtype=torch.float64)
     problem = AttributeRegression(x, targets, labels)
-    exact = problem.solve_exactly(1.0, ridge=RIDGE)
+    exact = problem.solve_exactly(1.0, Term(ridge=RIDGE))
     weights = build("remse", n_classes=40, n_attributes=85).weights(problem.predict(exact), targets, labels)
     assert weights is not None
 
@@ -92,9 +92,9 @@ def test_weighted_closed_form() -> None:
             columns.append(torch.cholesky_solve(right[:, None], torch.linalg.cholesky(gram))[:, 0])
         return torch.stack(columns, dim=1)
 
-    error = problem.weight(problem.solve(weights, exact, 1e-3, ridge=RIDGE)) - by_semantic()
+    error = problem.weight(problem.solve(weights, Term(ridge=RIDGE), exact, 1e-3)) - by_semantic()
     assert error.norm() < 1e-2 * by_semantic().norm()
-    compare("weighted ridge regression", lambda: problem.solve(weights, exact, 1e-3, ridge=RIDGE), by_semantic, 3)
+    compare("weighted ridge regression", lambda: problem.solve(weights, Term(ridge=RIDGE), exact, 1e-3), by_semantic, 3)
 
 
 def test_fused_optimiser() -> None:

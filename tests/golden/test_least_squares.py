@@ -19,7 +19,7 @@ from benchmark.api import Incompatible, LossConfig, RegressionLoss
 from benchmark.train import RefitRun
 from losses import build
 from methods.embedding import _least_squares
-from methods.embedding._least_squares import AttributeRegression, conjugate_gradients, in_float64
+from methods.embedding._least_squares import AttributeRegression, Term, conjugate_gradients, in_float64
 from tests.unit.toy import CPU, FixedWeights, ToyLoss
 
 Floats = npt.NDArray[np.float64]
@@ -135,10 +135,10 @@ class TestSolutions:
         regression, (diagonal, towards) = problem.build(), self.terms(problem, shape)
         expected = problem.dense(regression, np.full((N, A), weight), ridge, diagonal, towards)
         terms = tensors(ridge=ridge, diagonal=diagonal, linear=diagonal * towards)
-        assert close(regression.solve_exactly(weight, **terms), expected, 1e-10)
+        assert close(regression.solve_exactly(weight, Term(**terms)), expected, 1e-10)
         if shape == ():  # a number is as good as a tensor of it
             terms["diagonal"] = float(diagonal)
-            assert close(regression.solve_exactly(weight, **terms), expected, 1e-10)
+            assert close(regression.solve_exactly(weight, Term(**terms)), expected, 1e-10)
 
     @pytest.mark.usefixtures("exact")
     def test_any_weights_from_any_start(self, seed: int, shape: tuple[int, ...], ridge: float, rotated: bool):
@@ -148,7 +148,7 @@ class TestSolutions:
         start = torch.from_numpy(problem.rng.standard_normal((D, A)))
         before = start.clone()
         terms = tensors(ridge=ridge, diagonal=diagonal, linear=diagonal * towards)
-        found = regression.solve(torch.from_numpy(problem.weights), start, 1e-13, **terms)
+        found = regression.solve(torch.from_numpy(problem.weights), Term(**terms), start, 1e-13)
         assert close(found, expected, 1e-9)
         assert torch.equal(start, before)
 
@@ -157,8 +157,8 @@ class TestSolutions:
         regression, (diagonal, towards) = problem.build(), self.terms(problem, shape)
         terms = tensors(ridge=ridge, diagonal=diagonal, linear=diagonal * towards)
         weights = torch.full((N, A), 0.7, dtype=torch.float64)
-        found = regression.solve(weights, torch.zeros(D, A, dtype=torch.float64), 1e-13, **terms)
-        assert torch.allclose(found, regression.solve_exactly(0.7, **terms), rtol=1e-12, atol=0)
+        found = regression.solve(weights, Term(**terms), torch.zeros(D, A, dtype=torch.float64), 1e-13)
+        assert torch.allclose(found, regression.solve_exactly(0.7, Term(**terms)), rtol=1e-12, atol=0)
 
 
 #: (N, D, rank): more features than images, features that are combinations of others, and both; D 6 as everywhere else.
@@ -171,7 +171,7 @@ class TestRankDeficient:
     def test_the_shortest_solution_without_any_other_term(self, n: int, d: int, rank: int, seed: int):
         problem = Problem(seed, n, d, rank)
         regression = problem.build()
-        v = regression.weight(regression.solve_exactly(3.0)).numpy()
+        v = regression.weight(regression.solve_exactly(3.0, Term())).numpy()
         assert problem.offset is not None
         expected = np.linalg.lstsq(problem.x, problem.targets - problem.offset, rcond=1e-10)[0]
         assert np.linalg.norm(v - expected) <= 1e-7 * np.linalg.norm(expected)
@@ -186,10 +186,10 @@ class TestRankDeficient:
         diagonal = np.array([2.0, 0.0, 0.0, 0.3])  # so that of two semantics nothing but the regression knows
         towards = problem.rng.standard_normal((d, A))
         terms = tensors(diagonal=diagonal, linear=diagonal * towards)
-        start = regression.solve_exactly(1.0, **terms)
+        start = regression.solve_exactly(1.0, Term(**terms))
         weights = problem.weights if weighted else np.ones((n, A))
         expected = problem.dense(regression, weights, 0.0, diagonal, towards)
-        found = regression.solve(torch.from_numpy(weights), start, 1e-13, **terms)
+        found = regression.solve(torch.from_numpy(weights), Term(**terms), start, 1e-13)
         assert close(found, expected, 1e-6)
 
     @pytest.mark.usefixtures("exact")
@@ -197,7 +197,7 @@ class TestRankDeficient:
         problem = Problem(seed, n, d, rank)
         regression = problem.build()
         start = torch.from_numpy(problem.rng.standard_normal((d, A)))
-        found = regression.solve(torch.from_numpy(problem.weights), start, 1e-13, ridge=0.5)
+        found = regression.solve(torch.from_numpy(problem.weights), Term(ridge=0.5), start, 1e-13)
         assert close(found, problem.dense(regression, problem.weights, 0.5), 1e-8)
 
 
@@ -273,7 +273,7 @@ def solve_reweighted(
 ) -> tuple[AttributeRegression, Tensor, dict[str, float]]:
     regression, run = problem.build(), RefitRun(CPU, 0, "toy", 1)
     for _ in run.candidates(None, [0]):  # type: ignore[arg-type]
-        solution = regression.solve_reweighted(weight, loss, run, **terms)
+        solution = regression.solve_reweighted(weight, Term(**terms), loss, run)
     (row,) = run.history
     return regression, solution, row
 
@@ -290,7 +290,7 @@ class TestReweighting:
         left = problem.gradient(regression, solution, own, 0.3)
         assert row["reweighting_residual"] == pytest.approx(left, rel=1e-6)
         # Against the start, which re-weighting has to get away from.
-        start = regression.solve_exactly(weight, ridge=0.3)
+        start = regression.solve_exactly(weight, Term(ridge=0.3))
         own = weight * problem.own_weights(regression, start, loss)
         assert 0 < left <= _least_squares.REWEIGHTING_TOLERANCE * problem.gradient(regression, start, own, 0.3)
 
@@ -310,10 +310,10 @@ class TestReweighting:
     def test_steps_that_would_flip_for_ever_are_halved(self, seed: int):
         problem, loss = Problem(seed), Quartic(3, A, LossConfig())
         regression = problem.build()
-        solution = regression.solve_exactly(1.0)
+        solution = regression.solve_exactly(1.0, Term())
         start = problem.gradient(regression, solution, problem.own_weights(regression, solution, loss))
         for _ in range(200):
-            solution = regression.solve(problem.own_weights(regression, solution, loss), solution, 1e-9)
+            solution = regression.solve(problem.own_weights(regression, solution, loss), Term(), solution, 1e-9)
         left = problem.gradient(regression, solution, problem.own_weights(regression, solution, loss))
         assert left > 0.1  # full steps do flip
         regression, solution, row = solve_reweighted(problem, loss)
@@ -395,7 +395,8 @@ def test_the_order_of_images_and_semantics_does_not_matter(seed: int, random: An
 
     def weights() -> tuple[Floats, Floats]:
         regression, solution, _ = solve_reweighted(problem, ToyLoss(3, A, ToyLoss.Config()), ridge=0.3)
-        return regression.weight(regression.solve_exactly(1.0, ridge=0.3)).numpy(), regression.weight(solution).numpy()
+        exact = regression.solve_exactly(1.0, Term(ridge=0.3))
+        return regression.weight(exact).numpy(), regression.weight(solution).numpy()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_least_squares, "SOLVER_TOLERANCE", 1e-12)
