@@ -182,10 +182,11 @@ def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
 
 
 def _shared(method: type[Method]) -> dict[str, Path]:
-    """Name -> file of the private modules of the method's own package that its module takes something from."""
+    """Name -> file of the private modules of the method's own distribution that its module takes something from."""
     module = sys.modules[method.__module__]
+    root = f"{(module.__package__ or '').partition('.')[0]}."
     names = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
-    private = sorted(name for name in names if name.startswith(f"{module.__package__}._"))
+    private = sorted(n for n in names if n.startswith(root) and n.rpartition(".")[2].startswith("_"))
     return {name: Path(str(sys.modules[name].__file__)) for name in private}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from methods import METHODS
-from methods.embedding._least_squares import AttributeRegression, Term, in_float64
+from methods._least_squares import AttributeRegression, Term, in_float64
 
 Ridge = Annotated[float, Field(gt=0)]
 #: Newton steps of the logistic fit of two parameters, which needs about ten.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
 from methods import METHODS
-from methods.embedding._least_squares import POWERS, AttributeRegression, Term, eigenbasis, in_float64
+from methods._least_squares import POWERS, AttributeRegression, Term, eigenbasis, in_float64
 
 Weight = Annotated[float, Field(gt=0)]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmark.api import Meta
 from losses import build
 from methods import METHODS
-from methods.embedding._least_squares import AttributeRegression, Term
+from methods._least_squares import AttributeRegression, Term
 
 N_SEEN, BATCH = 150, 64  # CUB
 RIDGE = 10.0

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmark.api import Incompatible, RegressionLoss, TrainData
 from benchmark.train import RefitRun, SelectionRun
 from losses import build
-from methods.embedding import _least_squares
+from methods import _least_squares
 from methods.embedding.dap import DAP, platt
 from tests.unit.toy import CPU, FixedWeights, ToyLoss, make_float64, make_train, seeded
 

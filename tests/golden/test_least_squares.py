@@ -18,8 +18,8 @@ from torch import Tensor
 from benchmark.api import Incompatible, LossConfig, RegressionLoss
 from benchmark.train import RefitRun
 from losses import build
-from methods.embedding import _least_squares
-from methods.embedding._least_squares import AttributeRegression, Term, conjugate_gradients, in_float64
+from methods import _least_squares
+from methods._least_squares import AttributeRegression, Term, conjugate_gradients, in_float64
 from tests.unit.toy import CPU, FixedWeights, ToyLoss
 
 Floats = npt.NDArray[np.float64]

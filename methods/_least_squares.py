@@ -1,4 +1,4 @@
-"""What the closed-form methods share: attribute regression with element weights, solved exactly or by re-weighting."""
+"""What closed-form methods share: attribute regression with element weights, solved exactly or by re-weighting."""
 
 from __future__ import annotations
 
