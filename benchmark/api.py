@@ -127,7 +127,8 @@ class RegressionLoss(nn.Module, ABC):
     """An attribute-regression loss; the benchmark swaps it inside any method.
 
     Args:
-        n_classes: the number of seen classes, which ``labels`` index.
+        n_classes: the number of classes that ``labels`` index, seen ones first. Labels are of unseen classes only where
+            a method regresses features that it generated for them.
         n_attributes: the number of semantics.
         config: validated settings, an instance of the class's own ``Config``.
     """
@@ -146,8 +147,8 @@ class RegressionLoss(nn.Module, ABC):
         """Learn what is fixed for a training set, once before training.
 
         Args:
-            attributes: (n_classes, A) the attributes of the seen classes.
-            counts: (n_classes,) the number of training images of each.
+            attributes: (n_classes, A) the attributes of all classes.
+            counts: (n_classes,) the number of training images of each; 0 for unseen ones.
         """
 
     @abstractmethod

@@ -174,10 +174,10 @@ def _fit(cell: Cell, data: TrainData, run: SelectionRun | RefitRun, seed: int) -
     with sealed(), _seeded_globals(run.device, seed):
         states = [generator.get_state(), torch.get_rng_state()]
         method = METHODS[cell.spec.method].obj(data.meta, cell.method_config(), generator).to(run.device)
-        loss = cell.build_loss(data.n_seen, data.meta.n_attributes)
+        loss = cell.build_loss(*data.attributes.shape)
         if loss is not None:
             loss.to(run.device)
-            loss.prepare(data.attributes[: data.n_seen], data.class_counts)
+            loss.prepare(data.attributes, torch.bincount(data.labels, minlength=len(data.attributes)))
         method.fit(data, loss, run)
         drew = not all(map(torch.equal, states, [generator.get_state(), torch.get_rng_state()]))
     return method, not (run.drew or drew)

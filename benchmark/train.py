@@ -208,12 +208,21 @@ def fit(method: Method, objective: Objective, data: TrainData, loss: RegressionL
         total = torch.zeros((), device=run.device)
         batches = draw_batches(data, config.batch_size, config.shots, generator)
         for batch in batches:
-            value = objective(data.features[batch], data.labels[batch])
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
-            total += value.detach()
+            total += descend(objective(data.features[batch], data.labels[batch]), optimizer)
         run.log(loss=total / len(batches))
+
+
+def descend(value: Tensor, *optimizers: torch.optim.Optimizer) -> Tensor:
+    """One step of the ``optimizers`` down the gradient of the scalar ``value``; returns it, detached.
+
+    Only their own parameters get gradients: a generator's step computes none for the weights of its critic.
+    """
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    value.backward(inputs=[p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]])
+    for optimizer in optimizers:
+        optimizer.step()
+    return value.detach()
 
 
 def build_optimizer(config: GradientConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

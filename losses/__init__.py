@@ -10,13 +10,13 @@ LOSSES: Registry[type[RegressionLoss]] = Registry("loss", "losses", subclass_che
 
 
 def build(name: str, *, n_classes: int, n_attributes: int, **parameters: Any) -> RegressionLoss:
-    """The loss ``name`` for data of ``n_classes`` seen classes and ``n_attributes`` semantics.
+    """The loss ``name`` for data of ``n_classes`` classes and ``n_attributes`` semantics.
 
     Call it as ``loss(predicted, target, labels)`` with (B, A), (B, A) and (B,) tensors; it returns a scalar.
 
     Args:
         name: a registered loss, see ``python -m benchmark.run --list``.
-        n_classes: the number of seen classes, which ``labels`` index.
+        n_classes: the number of classes that ``labels`` index.
         n_attributes: the number of semantics A.
         parameters: fields of the loss's ``Config``, for instance ``alpha=0.1, beta=0.75, window="batch"``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -26,13 +26,14 @@ STAND_INS = [entry.name for entry in datasets.DATASETS if entry.obj.simulated]
 
 def quick_settings(method: str) -> dict[str, Any]:
     """The smallest training that a method's settings allow."""
-    small = {"epochs": 2, "hidden": 16, "generated": 10, "steps": 1}
+    small = {"epochs": 2, "hidden": 16, "generated": 10, "codes": 10, "steps": 1, "embedding": 16, "semantic": 16}
+    small |= {"samples": 1, "size": 512}
     settings: dict[str, Any] = {}
     for name, field in METHODS[method].obj.Config.model_fields.items():
-        if isinstance(field.default, tuple):
+        if ... in get_args(field.annotation):
             settings[name] = [field.default[-1]]
         for part, value in small.items():
-            if part in name.split("_"):
+            if part in name.split("_") and isinstance(field.default, int):
                 settings[name] = value
     return settings
 
@@ -129,7 +130,7 @@ def test_scores_have_a_column_for_each_class_asked_for(method: str) -> None:
     data, transform = train_data(split, stage, cell.method_config().preprocess, cpu)
     generator = torch.Generator().manual_seed(derive_seed(0, "x"))
     fitted: Method = METHODS[method].obj(data.meta, cell.method_config(), generator)
-    fitted.fit(data, cell.build_loss(data.n_seen, data.meta.n_attributes), RefitRun(cpu, 0, "", 1))
+    fitted.fit(data, cell.build_loss(*data.attributes.shape), RefitRun(cpu, 0, "", 1))
     test = held_out(split, stage, transform, cpu)
     x = test.unseen_features[:7]
     every, unseen = fitted.scores(x, test.all_classes), fitted.scores(x, test.all_classes[test.n_seen :])

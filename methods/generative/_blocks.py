@@ -1,0 +1,86 @@
+"""Networks and terms that the feature-generating methods share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.layers import linear
+
+#: What the features of the last layer look like: of a network that ends in a ReLU, scaled to [0, 1], of either sign.
+Output = Literal["relu", "sigmoid", "linear"]
+_OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "sigmoid": torch.sigmoid, "linear": nn.Identity()}
+
+
+def mlp(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
+    """Linear layers of the given ``sizes`` with LeakyReLU(0.2) between them.
+
+    Weights are N(0, 0.02), as in the f-CLSWGAN line of methods.
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        layers += [linear(n_in, n_out, generator, std=0.02), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])
+
+
+def adam(
+    lr: float, *modules: nn.Module, groups: Iterable[dict[str, Any]] = (), betas: tuple[float, float] = (0.5, 0.999)
+) -> torch.optim.Adam:
+    """Adam for the parameters of ``modules`` and further parameter ``groups``; betas as in the f-CLSWGAN line."""
+    own = [parameter for module in modules for parameter in module.parameters()]
+    return torch.optim.Adam([{"params": own}, *groups], lr=lr, betas=betas, fused=True)
+
+
+class FeatureGenerator(nn.Module):
+    """G: (B, Z) noise and (B, A) attributes to (B, D) features, through one hidden layer."""
+
+    def __init__(
+        self, n_noise: int, n_attributes: int, hidden: int, n_features: int, output: Output, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.n_noise = n_noise
+        self.first = linear(n_noise + n_attributes, hidden, generator, std=0.02)
+        self.last = linear(hidden, n_features, generator, std=0.02)
+        self.output = output
+
+    def forward(self, noise: Tensor, attributes: Tensor, feedback: Tensor | None = None) -> Tensor:
+        """(B, D) features; ``feedback`` (B, hidden) is added to the hidden layer."""
+        hidden = F.leaky_relu(self.first(torch.cat([noise, attributes], dim=1)), 0.2)
+        return _OUTPUTS[self.output](self.last(hidden if feedback is None else hidden + feedback))
+
+    def draw(self, attributes: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, Z) standard normal noise for (B, A) ``attributes``."""
+        return torch.randn(len(attributes), self.n_noise, generator=generator, device=attributes.device)
+
+
+class PairNet(nn.Module):
+    """r: (B, D) features and (C, A) attributes to (B, C) scores, one for each pair, through one hidden layer.
+
+    The first layer of a concatenated pair is the sum of two products, so that B + C rows are multiplied and not B C.
+    """
+
+    def __init__(self, n_features: int, n_attributes: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.of_features = linear(n_features, hidden, generator, std=0.02)
+        self.of_attributes = linear(n_attributes, hidden, generator, std=0.02)
+        self.last = linear(hidden, 1, generator, std=0.02)
+
+    def forward(self, x: Tensor, attributes: Tensor) -> Tensor:
+        """(B, C) scores."""
+        hidden = F.leaky_relu(self.of_features(x)[:, None] + self.of_attributes(attributes), 0.2)
+        scores: Tensor = self.last(hidden)
+        return scores.squeeze(-1)
+
+
+def self_weighted_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over i of sum_k |e_ik|^3 / ||e_i|| with e = predicted - target, both (B, A): large errors count more.
+
+    The attribute loss of TF-VAEGAN and FREE (there called weighted L1); its factor carries gradient, as published.
+    """
+    error = (predicted - target).abs()
+    return (error.pow(3).sum(1) / error.norm(dim=1).clamp_min(1e-10)).mean()

@@ -1,0 +1,169 @@
+"""CADA-VAE: two aligned variational autoencoders, of features and of attributes, whose codes are classified."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from benchmark.api import Meta, RegressionLoss, Run, TrainData
+from benchmark.train import descend
+from methods import METHODS
+from methods.generative._blocks import adam, mlp
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
+from methods.generative._variational import Gaussian, GaussianEncoder, kl_divergence, sample
+
+
+def _ascending(epochs: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= epochs[0] <= epochs[1]:
+        raise ValueError("two epochs, the first not after the last")
+    return epochs
+
+
+#: The epochs, counted from 0, between which a weight grows from 0 to its value.
+WarmUp = Annotated[tuple[int, int], AfterValidator(_ascending)]
+
+
+@METHODS.register(
+    "cadavae",
+    title="CADA-VAE",
+    family="generative",
+    year=2019,
+    source="Schönfeld et al., Generalized Zero- and Few-Shot Learning via Aligned VAEs, CVPR 2019, arXiv 1812.01784",
+)
+class CADAVAE(GenerativeMethod):
+    """A VAE of features x and one of attributes a share a latent space; unseen classes are codes of their attributes.
+
+    Minimised, with codes z_x and z_a and absolute errors summed over dimensions:
+
+        |x - x(z_x)| + |a - a(z_a)| + cross_weight (|x - x(z_a)| + |a - a(z_x)|) + divergence_weight (KL_x + KL_a)
+        + alignment_weight * 2-Wasserstein distance of the two codes' Gaussians
+
+    with weights that grow over the first epochs (eq. 3 to 7). The classifiers take codes: drawn for real images of seen
+    classes, drawn from the attributes of unseen classes, and the mean code of an image that is scored.
+
+    Both errors of attributes are the attribute-regression slot; that of a(z_x), read from an image, is the one that
+    the imbalance is measured on. ``none`` is the published absolute error; a loss takes its place in both. Codes of
+    the batch's classes only are decoded: they are all that a re-weighted loss sees. Departures from public code: each
+    dimension has noise of its own and its standard deviation is the root of the variance; layers as in the f-CLSWGAN
+    line (LeakyReLU, N(0, 0.02)).
+    """
+
+    class Config(GenerativeConfig):
+        """Settings; the defaults are those of the authors, for all data sets.
+
+        Attributes:
+            latent: dimensions of a code.
+            feature_encoder_hidden: units of the hidden layer; likewise the next three.
+            feature_decoder_hidden: see above.
+            attribute_encoder_hidden: see above.
+            attribute_decoder_hidden: see above.
+            cross_weight: of what is decoded from the other's code.
+            divergence_weight: of the divergence from N(0, 1).
+            alignment_weight: of the distance of the codes' Gaussians.
+            cross_epochs: between which the weight grows.
+            divergence_epochs: between which the weight grows.
+            alignment_epochs: between which the weight grows.
+            n_seen_codes: codes drawn for each seen class to train the GZSL classifier.
+        """
+
+        lr: float = Field(1.5e-4, gt=0)
+        epochs: int = Field(100, ge=1)
+        batch_size: int = Field(50, ge=2)
+        n_generated: int = Field(400, ge=1)
+        classifier_batch_size: int = Field(32, ge=1)
+        latent: int = Field(64, ge=1)
+        feature_encoder_hidden: int = Field(1560, ge=1)
+        feature_decoder_hidden: int = Field(1660, ge=1)
+        attribute_encoder_hidden: int = Field(1450, ge=1)
+        attribute_decoder_hidden: int = Field(665, ge=1)
+        cross_weight: float = Field(2.37, ge=0)
+        divergence_weight: float = Field(0.25, ge=0)
+        alignment_weight: float = Field(8.13, ge=0)
+        cross_epochs: WarmUp = (21, 75)
+        divergence_epochs: WarmUp = (0, 93)
+        alignment_epochs: WarmUp = (6, 22)
+        n_seen_codes: int = Field(200, ge=1)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator, n_represented=config.latent)
+        d, a, z = meta.n_features, meta.n_attributes, config.latent
+        self.feature_encoder = GaussianEncoder([d, config.feature_encoder_hidden, z], generator)
+        self.feature_decoder = mlp([z, config.feature_decoder_hidden, d], generator)
+        self.attribute_encoder = GaussianEncoder([a, config.attribute_encoder_hidden, z], generator)
+        self.attribute_decoder = mlp([z, config.attribute_decoder_hidden, a], generator)
+
+    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.generator("noise")
+        groups = loss.parameter_groups() if loss else []
+        networks = self.feature_encoder, self.feature_decoder, self.attribute_encoder, self.attribute_decoder
+        optimizer = adam(config.lr, *networks, groups=groups, betas=(0.9, 0.999))
+        optimizer.param_groups[0]["amsgrad"] = True
+
+        def of_attributes(code: Tensor, attributes: Tensor, y: Tensor) -> Tensor:
+            predicted = self.attribute_decoder(code)
+            if loss:
+                return config.regression_weight * loss(predicted, attributes, y)
+            return _absolute(predicted, attributes)
+
+        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
+            attributes = data.attributes[y]
+            of_x, of_a = self.feature_encoder(x), self.attribute_encoder(attributes)
+            z_x, z_a = sample(of_x, noise), sample(of_a, noise)
+            own = _absolute(self.feature_decoder(z_x), x) + of_attributes(z_a, attributes, y)
+            regression = of_attributes(z_x, attributes, y)
+            crossed = _absolute(self.feature_decoder(z_a), x) + regression
+            divergence = kl_divergence(of_x) + kl_divergence(of_a)
+            value = own + _grown(config.cross_weight, config.cross_epochs, epoch) * crossed
+            value = value + _grown(config.divergence_weight, config.divergence_epochs, epoch) * divergence
+            alignment = wasserstein(of_x, of_a)
+            value = value + _grown(config.alignment_weight, config.alignment_epochs, epoch) * alignment
+            noted = {"own": own, "crossed": crossed, "regression": regression, "alignment": alignment}
+            return {name: term.detach() for name, term in noted.items()} | {"objective": descend(value, optimizer)}
+
+        return step
+
+    def generate(self, attributes: Tensor, generator: torch.Generator) -> Tensor:  # noqa: D102
+        features: Tensor = self.feature_decoder(sample(self.attribute_encoder(attributes), generator))
+        return features
+
+    def represent(self, x: Tensor) -> Tensor:  # noqa: D102
+        mean: Tensor = self.feature_encoder(x)[0]
+        return mean
+
+    def regress(self, x: Tensor) -> Tensor:  # noqa: D102
+        attributes: Tensor = self.attribute_decoder(self.represent(x))
+        return attributes
+
+    def classifier_data(self, data: TrainData, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(M, Z) codes and (M,) labels: as many for each seen class, of its images, drawn with replacement."""
+        unseen = data.unseen.repeat_interleave(self.config.n_generated)
+        of_unseen = sample(self.attribute_encoder(data.attributes[unseen]), generator)
+        counts = data.class_counts
+        share = torch.rand(data.n_seen, self.config.n_seen_codes, generator=generator, device=counts.device)
+        places = (counts.cumsum(0) - counts)[:, None] + (share * counts[:, None]).long()
+        images = data.labels.argsort(stable=True)[places.flatten()]
+        of_seen = sample(self.feature_encoder(data.features[images]), generator)
+        return torch.cat([of_seen, of_unseen]), torch.cat([data.labels[images], unseen])
+
+
+def wasserstein(a: Gaussian, b: Gaussian) -> Tensor:
+    """Mean 2-Wasserstein distance of pairs of diagonal Gaussians, each as (B, Z) mean and log-variance (eq. 6)."""
+    (mean_a, log_a), (mean_b, log_b) = a, b
+    spread = (0.5 * log_a).exp() - (0.5 * log_b).exp()
+    # Its root has no gradient at 0.
+    return ((mean_a - mean_b).square() + spread.square()).sum(1).clamp_min(1e-12).sqrt().mean()
+
+
+def _absolute(predicted: Tensor, target: Tensor) -> Tensor:
+    return (predicted - target).abs().sum(1).mean()
+
+
+def _grown(weight: float, epochs: WarmUp, epoch: int) -> float:
+    """The weight in an epoch (from 1): 0 up to the first of ``epochs``, whole from the last on, a line between."""
+    first, last = epochs
+    if epoch - 1 >= last:
+        return weight
+    return weight * max(0.0, (epoch - 1 - first) / (last - first))

@@ -1,0 +1,127 @@
+"""CE-GZSL: features are generated, then embedded by contrast of images and of classes, and classified there."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmark.api import Meta, RegressionLoss, Run, TrainData
+from benchmark.train import descend
+from methods import METHODS
+from methods.generative._adversarial import AdversarialConfig, Adversary, Critic
+from methods.generative._blocks import FeatureGenerator, PairNet, adam
+from methods.generative._synthesis import GenerativeMethod, Step
+from methods.layers import linear
+
+
+@METHODS.register(
+    "cegzsl",
+    title="CE-GZSL",
+    family="generative",
+    year=2021,
+    source="Han et al., Contrastive Embedding for Generalized Zero-Shot Learning, CVPR 2021, arXiv 2103.16173",
+)
+class CEGZSL(GenerativeMethod):
+    """A conditional WGAN, an embedding h = ReLU(H x), a projection z of h to unit norm, and a comparator of h and a.
+
+    Embedding, projection and comparator minimise two contrasts of real features: z against those of the other images
+    of the batch (supervised contrastive loss) and the comparator's score of the own class against those of the other
+    seen classes (cross-entropy). The generator minimises minus the criticism plus both contrasts of its features,
+    weighted. The classifiers take h.
+
+    The published method regresses no attributes. With a loss, a linear decoder reads them from h: the embedding
+    learns by it on real features, the generator on its own, so that the space in which images are classified holds
+    the semantics evenly. Only seen classes are generated in training: a re-weighted loss sees those of the batch.
+    """
+
+    class Config(AdversarialConfig):
+        """Settings; the defaults are those of the authors' CUB script.
+
+        Attributes:
+            embedding: units of h.
+            projection: units of z.
+            temperature: of the contrast of images.
+            class_temperature: of the contrast of classes.
+            instance_weight: of the contrast of images in the generator's objective.
+            class_weight: of the contrast of classes there.
+        """
+
+        batch_size: int = Field(2048, ge=2)
+        embedding: int = Field(2048, ge=1)
+        projection: int = Field(512, ge=1)
+        temperature: float = Field(0.1, gt=0)
+        class_temperature: float = Field(0.1, gt=0)
+        instance_weight: float = Field(1e-3, ge=0)
+        class_weight: float = Field(1e-3, ge=0)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator, n_represented=config.embedding)
+        d, a = meta.n_features, meta.n_attributes
+        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
+        self.critic = Critic(d, a, config.hidden, generator)
+        self.embedding = linear(d, config.embedding, generator)
+        self.projection = linear(config.embedding, config.projection, generator)
+        self.comparator = PairNet(config.embedding, a, config.hidden, generator)
+        self.decoder = linear(config.embedding, a, generator)
+
+    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.generator("noise")
+        self._regresses = loss is not None
+        adversary = Adversary(self.critic, config, noise)
+        generator = adam(config.lr, self.generator)
+        groups = loss.parameter_groups() if loss else []
+        networks = [self.embedding, self.projection, self.comparator, *([self.decoder] if loss else [])]
+        embedding = adam(config.lr, *networks, groups=groups)
+        seen = data.attributes[: data.n_seen]
+
+        def contrast(h: Tensor, y: Tensor) -> Tensor:
+            return F.cross_entropy(self.comparator(h, seen) / config.class_temperature, y)
+
+        def regression(h: Tensor, y: Tensor) -> Tensor:
+            return config.regression_weight * loss(self.decoder(h), data.attributes[y], y) if loss else h.new_zeros(())
+
+        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+            attributes = data.attributes[y]
+            critic = adversary.train(x, attributes, lambda: self.generate(attributes, noise))
+            h = self.represent(x)
+            z = self._project(h)
+            embedded = supervised_contrast(z, y, config.temperature) + contrast(h, y) + regression(h, y)
+            embedded = descend(embedded, embedding)
+            fake = self.generate(attributes, noise)
+            h_fake = self.represent(fake)
+            with torch.no_grad():
+                z_real = self._project(self.represent(x))
+            both = torch.cat([self._project(h_fake), z_real]), torch.cat([y, y])
+            value = adversary.value(fake, attributes)
+            value = value + config.instance_weight * supervised_contrast(*both, config.temperature)
+            value = value + config.class_weight * contrast(h_fake, y) + regression(h_fake, y)
+            return {"critic": critic, "embedding": embedded, "generator": descend(value, generator)}
+
+        return step
+
+    def represent(self, x: Tensor) -> Tensor:  # noqa: D102
+        return F.relu(self.embedding(x))
+
+    def regress(self, x: Tensor) -> Tensor:  # noqa: D102
+        attributes: Tensor = self.decoder(self.represent(x))
+        return attributes
+
+    def _project(self, h: Tensor) -> Tensor:
+        return F.normalize(self.projection(h), dim=1)
+
+
+def supervised_contrast(z: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Supervised contrastive loss of (B, P) unit vectors: each against all others, those of its class being positive.
+
+    Averaged over positives, then over the images that have any; 0 where none has.
+
+    Source: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, arXiv 2004.11362, eq. 2.
+    """
+    self_pairs = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_share = (z @ z.T / temperature).masked_fill(self_pairs, -torch.inf).log_softmax(dim=1)
+    positive = (labels[:, None] == labels) & ~self_pairs
+    count = positive.sum(1)
+    each = torch.where(positive, log_share, 0.0).sum(1) / count.clamp_min(1)
+    return -each.sum() / (count > 0).sum().clamp_min(1)

@@ -1,0 +1,69 @@
+"""cycle-(U)WGAN: f-CLSWGAN whose generated features must lead back to the attributes they were made from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmark.api import Meta, RegressionLoss, Run, TrainData
+from methods import METHODS
+from methods.generative._adversarial import Critic, WGANConfig, classifying_wgan
+from methods.generative._blocks import FeatureGenerator
+from methods.generative._synthesis import GenerativeMethod, Step, cycle_term
+from methods.layers import linear
+
+
+@METHODS.register(
+    "cycle-clswgan",
+    title="cycle-CLSWGAN",
+    family="generative",
+    year=2018,
+    source="Felix et al., Multi-modal Cycle-consistent Generalized Zero-Shot Learning, ECCV 2018, arXiv 1808.00136",
+)
+class CycleCLSWGAN(GenerativeMethod):
+    """f-CLSWGAN with a cycle: a regressor, trained on real seen features and frozen, reads the generated ones.
+
+    The cycle is the attribute-regression slot, in both places: the regressor's training and the generator's term.
+    ``none`` is the published squared error, mean over i and k of (R(x)_ik - a_ik)^2 without normalisation (eq. 6 and
+    7); a loss takes its place.
+
+    With ``unseen`` the cycle also runs over generated features of unseen classes, which is what makes
+    cycle-UWGAN: as many as the batch has images, of unseen classes drawn at random. They enter the same loss as the
+    seen ones, in one batch, so that a re-weighted loss compares the errors of all classes that it is to even out: it
+    is the unseen classes whose semantics the classifier will depend on. Departure from public code: one learning rate
+    for both networks, and f-CLSWGAN's number of critic steps.
+    """
+
+    class Config(WGANConfig):
+        """Settings.
+
+        Attributes:
+            unseen: cycle over generated features of unseen classes too (cycle-UWGAN).
+        """
+
+        unseen: bool = False
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        d, a = meta.n_features, meta.n_attributes
+        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
+        self.critic = Critic(d, a, config.hidden, generator)
+        self.regressor = linear(d, a, generator)
+
+    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
+        cycle = cycle_term(self.regressor, loss or _squared_error, data, self.config, run)
+        if not self.config.unseen:
+            return classifying_wgan(self, self.critic, data, run, cycle)
+        noise = run.generator("unseen classes")
+
+        def with_unseen(fake: Tensor, y: Tensor) -> Tensor:
+            drawn = torch.randint(data.n_seen, len(data.attributes), y.shape, generator=noise, device=y.device)
+            unseen = self.generate(data.attributes[drawn], noise)
+            return cycle(torch.cat([fake, unseen]), torch.cat([y, drawn]))
+
+        return classifying_wgan(self, self.critic, data, run, with_unseen)
+
+
+def _squared_error(predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG001
+    return F.mse_loss(predicted, target)

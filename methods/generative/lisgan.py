@@ -1,0 +1,90 @@
+"""LisGAN: f-CLSWGAN whose generated features stay near soul samples, the typical views of their class."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from benchmark.api import Meta, RegressionLoss, Run, TrainData
+from methods import METHODS
+from methods.generative._adversarial import Critic, WGANConfig, classifying_wgan
+from methods.generative._blocks import FeatureGenerator
+from methods.generative._synthesis import GenerativeMethod, Step, cycle_term
+from methods.layers import linear
+
+
+@METHODS.register(
+    "lisgan",
+    title="LisGAN",
+    family="generative",
+    year=2019,
+    source="Li et al., Leveraging the Invariant Side of Generative Zero-Shot Learning, CVPR 2019, arXiv 1904.04092",
+)
+class LisGAN(GenerativeMethod):
+    """f-CLSWGAN with soul samples: cluster centres s_ck of each seen class's real features (k-means).
+
+    The generator also minimises, over its features x of class y in the batch and over all seen classes c,
+
+        sample_weight * mean min_k ||x - s_yk||^2 + class_weight * mean_c min_k ||mean x_c - s_ck||^2
+
+    where mean x_c is the mean of ``class_samples`` features generated for class c (eq. 6 and 8). The published
+    method regresses no attributes; with a loss, it gets a linear regressor in a cycle over the classes of the batch
+    (see ``cycle_term``). Its second, cascaded classifier is left out: it is trained on pseudo-labelled test images,
+    which the inductive setting forbids.
+    """
+
+    class Config(WGANConfig):
+        """Settings; the defaults are those of the authors' CUB script.
+
+        Attributes:
+            souls: soul samples of each seen class.
+            sample_weight: of the distance of each generated feature to its class's nearest soul sample.
+            class_weight: of the distance of a class's mean generated feature to its nearest soul sample.
+            class_samples: features generated for each seen class to take that mean of.
+        """
+
+        souls: int = Field(3, ge=1)
+        sample_weight: float = Field(1e-3, ge=0)
+        class_weight: float = Field(1e-2, ge=0)
+        class_samples: int = Field(20, ge=1)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        d, a = meta.n_features, meta.n_attributes
+        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
+        self.critic = Critic(d, a, config.hidden, generator)
+        self.regressor = linear(d, a, generator)
+
+    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.generator("class samples")
+        self._regresses = loss is not None
+        cycle = cycle_term(self.regressor, loss, data, config, run) if loss else None
+        souls = soul_samples(data, config.souls, run.generator("soul samples"))
+        everyone = data.attributes[: data.n_seen].repeat_interleave(config.class_samples, dim=0)
+
+        def term(fake: Tensor, y: Tensor) -> Tensor:
+            means = self.generate(everyone, noise).unflatten(0, (data.n_seen, config.class_samples)).mean(1)
+            value = config.sample_weight * to_nearest(fake, souls[y]) + config.class_weight * to_nearest(means, souls)
+            return value + cycle(fake, y) if cycle else value
+
+        return classifying_wgan(self, self.critic, data, run, term)
+
+
+def soul_samples(data: TrainData, n: int, generator: torch.Generator) -> Tensor:
+    """(n_seen, n, D) cluster centres of each seen class's features; a class of fewer images repeats some."""
+    seed = int(torch.randint(2**31, (), generator=generator, device=data.features.device))
+    rng, features, labels = np.random.default_rng(seed), data.features.cpu().numpy(), data.labels.cpu().numpy()
+    centres = []
+    for c in range(data.n_seen):
+        own = features[labels == c].astype(np.float64)
+        found = kmeans2(own, min(n, len(own)), minit="++", rng=rng)[0] if len(own) > n else own
+        centres.append(found[np.arange(n) % len(found)])
+    return torch.from_numpy(np.stack(centres)).to(data.features)
+
+
+def to_nearest(x: Tensor, souls: Tensor) -> Tensor:
+    """Mean squared distance of (B, D) features to the nearest of their own (B, n, D) soul samples."""
+    return (x[:, None] - souls).square().sum(-1).amin(1).mean()

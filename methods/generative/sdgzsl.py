@@ -1,0 +1,141 @@
+"""SDGZSL: features are generated, then split into a part that holds the semantics and one that does not."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmark.api import Meta, RegressionLoss, Run, TrainData
+from benchmark.train import descend
+from methods import METHODS
+from methods.generative._blocks import FeatureGenerator, Output, PairNet, adam, mlp
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
+from methods.generative._variational import GaussianEncoder, reconstruct
+from methods.layers import linear
+
+
+@METHODS.register(
+    "sdgzsl",
+    title="SDGZSL",
+    family="generative",
+    year=2021,
+    source="Chen et al., Semantics Disentangling for Generalized Zero-Shot Learning, ICCV 2021, arXiv 2101.07978",
+)
+class SDGZSL(GenerativeMethod):
+    """A conditional VAE generates features; an autoencoder codes them as (h_s, h_n), and h_s is classified.
+
+    All networks minimise the VAE's squared error and divergence, and on real and on reconstructed features
+
+        autoencoder + relation_weight * relation + independence_weight * total correlation of (h_s, h_n)
+
+    where the relation net has to say from h_s and a_c whether the image is of seen class c (squared error to one-hot),
+    and the total correlation is estimated by a discriminator of (h_s, h_n) from the same with h_n of another image. The
+    divergence's and the correlation's weights grow over the first epochs. The classifiers take h_s.
+
+    The published method regresses no attributes. With a loss, a linear head reads them from h_s, of real and of
+    reconstructed features: of the classes of the batch, all seen. Departures from public code: the relation is over all
+    seen classes; no batch normalisation in the autoencoder (there, its eps is 0.8 by mistake).
+    """
+
+    class Config(GenerativeConfig):
+        """Settings; the defaults are those of the authors' CUB script.
+
+        Attributes:
+            hidden: units of hidden layers.
+            noise: dimensions of the VAE's code.
+            semantic: dimensions of h_s, and of h_n.
+            output: of the VAE's decoder.
+            relation_weight: of the relation's error.
+            independence_weight: of the total correlation.
+            discriminator_steps: updates of the discriminator for each of the others.
+            divergence_epochs: over which the divergence's weight grows to 1.
+            independence_epochs: over which the total correlation's weight grows to its own.
+            encoder_dropout: of the features that the VAE encodes.
+            code_dropout: of h_s and h_n where the autoencoder decodes them.
+            weight_decay: of all networks but the discriminator.
+        """
+
+        hidden: int = Field(2048, ge=1)
+        noise: int = Field(20, ge=1)
+        semantic: int = Field(2048, ge=1)
+        output: Output = "relu"
+        relation_weight: float = Field(5.0, ge=0)
+        independence_weight: float = Field(0.003, ge=0)
+        discriminator_steps: int = Field(1, ge=1)
+        divergence_epochs: int = Field(20, ge=1)
+        independence_epochs: int = Field(20, ge=1)
+        encoder_dropout: float = Field(0.1, ge=0, lt=1)
+        code_dropout: float = Field(0.0, ge=0, lt=1)
+        weight_decay: float = Field(1e-8, ge=0)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator, n_represented=config.semantic)
+        d, a, hidden, code = meta.n_features, meta.n_attributes, config.hidden, config.semantic
+        self.encoder = GaussianEncoder([d + a, hidden, config.noise], generator)
+        self.generator = FeatureGenerator(config.noise, a, hidden, d, config.output, generator)
+        self.coder = linear(d, 2 * code, generator)
+        self.decoder = linear(2 * code, d, generator)
+        self.relation = PairNet(code, a, hidden, generator)
+        self.discriminator = mlp([2 * code, hidden, 1], generator)
+        self.regressor = linear(code, a, generator)
+
+    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.generator("noise")
+        self._regresses = loss is not None
+        networks = [self.encoder, self.generator, self.coder, self.decoder, self.relation]
+        groups = loss.parameter_groups() if loss else []
+        optimizer = adam(config.lr, *networks, *([self.regressor] if loss else []), groups=groups, betas=(0.9, 0.999))
+        optimizer.param_groups[0]["weight_decay"] = config.weight_decay
+        discriminator = adam(config.lr, self.discriminator, betas=(0.9, 0.999))
+        seen = data.attributes[: data.n_seen]
+
+        def disentangle(x: Tensor, y: Tensor, independence: float) -> tuple[Tensor, Tensor]:
+            """The objective of coding features, and their codes (B, 2 H)."""
+            codes = self._codes(x)
+            semantic = codes.chunk(2, dim=1)[0]
+            reconstructed = self.decoder(F.dropout(codes, config.code_dropout, self.training))
+            wanted = F.one_hot(y, data.n_seen).to(x)
+            value = F.mse_loss(reconstructed, x)
+            value = value + config.relation_weight * F.mse_loss(self.relation(semantic, seen).sigmoid(), wanted)
+            value = value + independence * self.discriminator(codes).mean()
+            if loss:
+                value = value + config.regression_weight * loss(self.regressor(semantic), data.attributes[y], y)
+            return value, codes.detach()
+
+        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
+            attributes = data.attributes[y]
+            independence = config.independence_weight * min(1.0, epoch / config.independence_epochs)
+            dropped = F.dropout(x, config.encoder_dropout, self.training)
+            fake, divergence = reconstruct(self.encoder, self.generator, dropped, attributes, noise)
+            autoencoder = (fake - x).square().sum(1).mean()
+            divergence = min(1.0, epoch / config.divergence_epochs) * divergence
+            of_real, real_codes = disentangle(x, y, independence)
+            of_fake, fake_codes = disentangle(fake, y, independence)
+            value = descend(autoencoder + divergence + of_real + of_fake, optimizer)
+            codes = torch.cat([real_codes, fake_codes])
+            for _ in range(config.discriminator_steps):
+                judged = descend(self._discriminate(codes, noise), discriminator)
+            return {"objective": value, "autoencoder": autoencoder.detach(), "discriminator": judged}
+
+        return step
+
+    def represent(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self._codes(x).chunk(2, dim=1)[0]
+
+    def regress(self, x: Tensor) -> Tensor:  # noqa: D102
+        attributes: Tensor = self.regressor(self.represent(x))
+        return attributes
+
+    def _codes(self, x: Tensor) -> Tensor:
+        """(B, 2 H) h_s and h_n."""
+        return F.leaky_relu(self.coder(x), 0.2)
+
+    def _discriminate(self, codes: Tensor, noise: torch.Generator) -> Tensor:
+        """What the discriminator minimises: it tells (B, 2 H) codes from those whose h_n are of another image."""
+        semantic, rest = codes.chunk(2, dim=1)
+        order = torch.randperm(len(codes), generator=noise, device=codes.device)
+        mixed = torch.cat([semantic, rest[order]], dim=1)
+        together, apart = self.discriminator(codes), self.discriminator(mixed)
+        return 0.5 * (F.softplus(-together) + F.softplus(apart)).mean()

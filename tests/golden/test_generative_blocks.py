@@ -1,0 +1,1141 @@
+"""What the feature-generating methods share, against slow versions: networks, critic, Gaussians and synthesis."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmark.api import Meta, RegressionLoss, Run, TrainData
+from benchmark.protocol import HeldOut
+from benchmark.train import RefitRun, SelectionRun, descend
+from losses import build
+from methods.generative import _adversarial, _synthesis
+from methods.generative._adversarial import Adversary, Critic, WGANConfig, classifying_wgan, gradient_penalty
+from methods.generative._blocks import FeatureGenerator, Output, PairNet, adam, mlp, self_weighted_error
+from methods.generative._synthesis import (
+    CycleConfig,
+    GenerativeConfig,
+    GenerativeMethod,
+    Step,
+    cycle_term,
+    train_softmax,
+)
+from methods.generative._variational import GaussianEncoder, kl_divergence, reconstruct, reconstruction_error, sample
+from methods.generative.clswgan import CLSWGAN
+from methods.layers import linear
+from tests.golden.test_cegzsl import (
+    Descent,
+    Row,
+    check_descent,
+    leaky,
+    learning_loss,
+    lively,
+    make_batch,
+    slow_critic_objective,
+    slow_mlp,
+)
+from tests.golden.test_dem import slow_layer
+from tests.unit.toy import CPU, class_loss, dot, make_train, seeded, slow_class_loss
+
+STEP = 1e-5
+
+# What the tests of the f-CLSWGAN family share ------------------------------------------------------------------------
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def first_run() -> RefitRun:
+    """Its generators start anew: what a method draws with such a run, a test can draw again."""
+    return RefitRun(CPU, 0, "toy", 1)
+
+
+def slopes(values: Tensor, slow: Callable[[], float], step: float = 1e-6) -> Tensor:
+    """Central differences of ``slow`` in each of the ``values`` that it reads."""
+
+    def at(place: tuple[int, ...], move: float) -> float:
+        values[place] += move
+        found = slow()
+        values[place] -= move
+        return found
+
+    places = np.ndindex(*values.shape)
+    found = [(at(place, step) - at(place, -step)) / (2 * step) for place in places]
+    return torch.tensor(found, dtype=torch.float64).view(values.shape)
+
+
+def slow_adam(
+    module: nn.Module, slow: Callable[[], float], lr: float, betas: tuple[float, float], n_steps: int
+) -> float:
+    """Kingma & Ba 2015, algorithm 1, down the differences of ``slow``; returns its value before the last step."""
+    values = [p.detach() for p in module.parameters()]  # share their memory with the parameters
+    moments, squares = ([torch.zeros_like(v) for v in values] for _ in range(2))
+    for t in range(1, n_steps + 1):
+        value, gradients = slow(), [slopes(v, slow) for v in values]
+        for k, gradient in enumerate(gradients):
+            moments[k] = betas[0] * moments[k] + (1 - betas[0]) * gradient
+            squares[k] = betas[1] * squares[k] + (1 - betas[1]) * gradient**2
+            root = (squares[k] / (1 - betas[1] ** t)).sqrt()
+            values[k] -= lr * moments[k] / (1 - betas[0] ** t) / (root + 1e-8)
+    return value
+
+
+def slow_features(
+    generator: FeatureGenerator, noise: Tensor, attributes: Tensor, feedback: Tensor | None = None
+) -> list[Row]:
+    """Noise and attributes through a hidden layer, to which feedback is added, and the output's function."""
+    features = []
+    for i in range(len(noise)):
+        hidden = leaky(slow_layer(generator.first, noise[i].tolist() + attributes[i].tolist()))
+        added = feedback[i].tolist() if feedback is not None else [0.0] * len(hidden)
+        x = slow_layer(generator.last, [h + f for h, f in zip(hidden, added, strict=True)])
+        if generator.output == "relu":
+            x = [max(0.0, v) for v in x]
+        elif generator.output == "sigmoid":
+            x = [1 / (1 + math.exp(-v)) for v in x]
+        features.append(x)
+    return features
+
+
+def make_wgan(kind: type[Any], data: TrainData, **settings: Any) -> Any:
+    """A tiny one in float64, of which no term is small."""
+    config: Any = {
+        "hidden": 3,
+        "output": "linear",
+        "critic_steps": 2,
+        "penalty_weight": 2.0,
+        "classification_weight": 1.7,
+        "regressor_epochs": 2,
+        "regressor_lr": 0.05,
+        "batch_size": 100,
+        **settings,
+    }
+    return lively(kind(data.meta, kind.Config(**config), seeded(0)))
+
+
+def frozen_classifier(data: TrainData) -> nn.Linear:
+    layer = linear(data.meta.n_features, data.n_seen, seeded(5), std=1.0).double()
+    return layer.requires_grad_(False)
+
+
+def wgan_descents(method: Any, data: TrainData, batch: TrainData, prepare: Callable[[Run], Step]) -> list[Descent]:
+    """What a batch descends on, in this order; no step is taken. ``frozen_classifier`` is the frozen classifier."""
+    names = {p: name for name, p in method.named_parameters()}
+    found = []
+
+    def note(value: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        of_held = torch.autograd.grad(value, held, allow_unused=True, materialize_grads=True)
+        gradients = {names[p]: gradient for p, gradient in zip(held, of_held, strict=True)}
+        found.append(Descent(value.item(), gradients, set(), optimizer))
+        return value.detach()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_adversarial, "descend", note)
+        patch.setattr(_synthesis, "train_softmax", lambda *_, **__: frozen_classifier(data))
+        prepare(first_run())(batch.features, batch.labels, 1)
+    return found
+
+
+def slow_wgan_objective(
+    method: Any, data: TrainData, batch: TrainData, noise: Tensor, term: Callable[[list[Row]], float]
+) -> float:
+    """Xian et al. 2018, eq. 4, and a further ``term`` of the generated features."""
+    fake, classifier = slow_features(method.generator, noise, batch.targets), frozen_classifier(data)
+    value = 0.0
+    for x, y in zip(fake, batch.labels.tolist(), strict=True):
+        value -= slow_mlp(method.critic.net, x + data.attributes[y].tolist())[0]
+        logits = slow_layer(classifier, x)
+        value += method.config.classification_weight * (math.log(sum(math.exp(v) for v in logits)) - logits[y])
+    return value / len(fake) + term(fake)
+
+
+def check_wgan(
+    method: Any,
+    data: TrainData,
+    batch: TrainData,
+    prepare: Callable[[Run], Step],
+    term: Callable[[list[Row]], float] = lambda fake: 0.0,
+) -> None:
+    """The critic's objectives and then the generator's, and their gradients, agree with the loops.
+
+    Args:
+        method: of the f-CLSWGAN family.
+        data: the training data.
+        batch: its features and labels are the batch.
+        prepare: as the method's own, for a run.
+        term: the generator's further term by loops, of the generated features of the batch.
+    """
+    *critic, generator = wgan_descents(method, data, batch, prepare)
+    noise, n = first_run().generator("noise"), len(batch.labels)
+    assert len(critic) == method.config.critic_steps
+    for descent in critic:
+        drawn = torch.randn(n, method.generator.n_noise, generator=noise)
+        fake = slow_features(method.generator, drawn, batch.targets)
+        mix = torch.rand(n, 1, generator=noise).flatten().tolist()
+
+        def of_critic(fake: list[Row] = fake, mix: Row = mix) -> float:
+            return slow_critic_objective(method, batch, fake, mix)
+
+        check_descent(method, descent, of_critic, "critic")
+    drawn = torch.randn(n, method.generator.n_noise, generator=noise)
+    check_descent(method, generator, lambda: slow_wgan_objective(method, data, batch, drawn, term), "generator")
+
+
+def check_trained_regressor(
+    start: nn.Linear, found: nn.Linear, data: TrainData, slow: Callable[[list[Row]], float]
+) -> None:
+    """From ``start``, two full-batch steps as ``make_wgan`` sets them, down ``slow`` of predictions, led to ``found``.
+
+    ``start`` is trained here.
+    """
+    slow_adam(start, lambda: slow([slow_layer(start, x) for x in data.features.tolist()]), 0.05, (0.9, 0.999), 2)
+    for expected, parameter in zip(start.parameters(), found.parameters(), strict=True):
+        assert torch.allclose(parameter, expected, rtol=0, atol=1e-6)
+        assert not parameter.requires_grad
+
+
+def trained(kind: type[Any], data: TrainData, loss_name: str | None, epochs: int = 1, **changes: Any) -> Any:
+    """A small one after a short training."""
+    settings = {
+        "hidden": 32,
+        "lr": 1e-3,
+        "batch_size": 16,
+        "critic_steps": 2,
+        "n_generated": 20,
+        "classifier_epochs": 5,
+    }
+    method = kind(data.meta, kind.Config(**{**settings, **changes}, epochs=epochs), seeded(0))
+    sizes = {"n_classes": len(data.attributes), "n_attributes": data.meta.n_attributes}
+    method.fit(data, build(loss_name, **sizes) if loss_name else None, RefitRun(CPU, 0, "toy", epochs))
+    return method
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(a.state_dict()[key], b.state_dict()[key]) for key in a.state_dict())
+
+
+# Networks -------------------------------------------------------------------------------------------------------------
+
+
+def test_networks_are_as_described():
+    net: Any = mlp([3, 5, 2, 1], seeded(0))
+    assert [type(layer).__name__ for layer in net] == ["Linear", "LeakyReLU", "Linear", "LeakyReLU", "Linear"]
+    assert [layer.negative_slope for layer in net[1::2]] == [0.2, 0.2]
+    assert [tuple(layer.weight.shape) for layer in net[::2]] == [(5, 3), (2, 5), (1, 2)]
+    wide: Any = mlp([400, 300, 1], seeded(0))
+    assert float(wide[0].weight.detach().std()) == pytest.approx(0.02, rel=0.02)
+    assert not wide[0].bias.any()
+
+
+def test_an_mlp_agrees_with_the_loops():
+    net, x = mlp([3, 5, 2], seeded(0)).double(), normal(0, 4, 3)
+    found = net(100 * x)  # so that the weights' scale of 0.02 leaves either sign
+    assert found.tolist() == [pytest.approx(slow_mlp(net, row), abs=1e-12) for row in (100 * x).tolist()]
+
+
+class TestFeatureGenerator:
+    def make(self, output: Output = "linear") -> Any:
+        return lively(FeatureGenerator(2, 3, 5, 4, output, seeded(0)))
+
+    @pytest.mark.parametrize("output", ["relu", "sigmoid", "linear"])
+    @pytest.mark.parametrize("with_feedback", [True, False])
+    def test_agrees_with_the_loops(self, output: Output, with_feedback: bool):
+        generator, noise, attributes = self.make(output), normal(0, 6, 2), normal(1, 6, 3)
+        feedback = normal(2, 6, 5) if with_feedback else None
+        expected = slow_features(generator, noise, attributes, feedback)
+        found = generator(noise, attributes, feedback)
+        assert found.tolist() == [pytest.approx(row, abs=1e-12) for row in expected]
+        assert any(v < 0 for row in expected for v in row) == (output == "linear")
+
+    def test_the_feedback_carries_a_gradient(self):
+        generator, noise, attributes = self.make("sigmoid"), normal(0, 2, 2), normal(1, 2, 3)
+        feedback = normal(2, 2, 5).requires_grad_()
+        generator(noise, attributes, feedback).sum().backward()
+        values = feedback.detach()
+        expected = slopes(values, lambda: sum(map(sum, slow_features(generator, noise, attributes, values))))
+        assert feedback.grad is not None
+        assert torch.allclose(feedback.grad, expected, rtol=0, atol=1e-8)
+
+    def test_noise_is_standard_normal_with_a_row_for_each_image(self):
+        attributes = torch.zeros(100_000, 3)
+        one, again, other = (self.make().draw(attributes, seeded(seed)) for seed in (1, 1, 2))
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
+        assert one.mean(0).tolist() == pytest.approx([0, 0], abs=0.02)
+        assert torch.allclose(torch.cov(one.T), torch.eye(2), atol=0.02)
+
+
+def test_a_pair_net_agrees_with_the_concatenated_pairs():
+    net, x, attributes = lively(PairNet(3, 2, 5, seeded(0))), normal(0, 4, 3), normal(1, 6, 2)
+    weight = torch.cat([net.of_features.weight, net.of_attributes.weight], dim=1).tolist()
+    bias = (net.of_features.bias + net.of_attributes.bias).tolist()
+    found = net(x, attributes).tolist()
+    assert len(found) == 4
+    for row, values in zip(x.tolist(), found, strict=True):
+        for a, value in zip(attributes.tolist(), values, strict=True):
+            hidden = leaky([dot(w, row + a) + b for w, b in zip(weight, bias, strict=True)])
+            assert value == pytest.approx(dot(net.last.weight[0].tolist(), hidden) + net.last.bias.item(), abs=1e-12)
+
+
+class TestSelfWeightedError:
+    def slow(self, predicted: list[Row], target: list[Row]) -> float:
+        total = 0.0
+        for p, t in zip(predicted, target, strict=True):
+            error = [u - v for u, v in zip(p, t, strict=True)]
+            norm = math.sqrt(sum(e**2 for e in error))
+            total += sum(abs(e) ** 3 for e in error) / norm
+        return total / len(predicted)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_it_and_its_gradient_agree_with_the_loops(self, seed: int):
+        """The norm carries gradient too."""
+        predicted, target = normal(seed, 4, 3).requires_grad_(), normal(seed + 10, 4, 3)
+        value = self_weighted_error(predicted, target)
+        value.backward()
+        values = predicted.detach()
+        assert value.item() == pytest.approx(self.slow(values.tolist(), target.tolist()), rel=1e-12)
+        assert predicted.grad is not None
+        expected = slopes(values, lambda: self.slow(values.tolist(), target.tolist()))
+        assert torch.allclose(predicted.grad, expected, rtol=0, atol=1e-8)
+
+    def test_worked_example(self):
+        # (27 + 64) / 5 and 8 / 2.
+        error = torch.tensor([[3.0, -4.0], [0.0, 2.0]])
+        assert self_weighted_error(error + 1, torch.ones(2, 2)).item() == pytest.approx((91 / 5 + 4) / 2)
+
+    def test_without_an_error_it_is_zero_with_a_zero_gradient(self):
+        predicted = torch.ones(2, 3, requires_grad=True)
+        value = self_weighted_error(predicted, torch.ones(2, 3))
+        value.backward()
+        assert value == 0
+        assert predicted.grad is not None
+        assert torch.equal(predicted.grad, torch.zeros(2, 3))
+
+
+# Optimisers -----------------------------------------------------------------------------------------------------------
+
+
+def numbers(*values: float) -> nn.ParameterList:
+    return nn.ParameterList(torch.tensor(value, dtype=torch.float64) for value in values)
+
+
+class TestAdam:
+    @pytest.mark.parametrize("betas", [None, (0.9, 0.99)])
+    def test_all_modules_and_groups_are_stepped_by_the_formula(self, betas: tuple[float, float] | None):
+        first, second, third, learned = numbers(1.0), numbers(-2.0, 3.0), numbers(0.5), numbers(4.0)
+        groups: Any = [{"params": list(third)}, {"params": list(learned), "lr": 0.01}]
+        optimizer = adam(0.1, first, second, groups=groups, **({"betas": betas} if betas else {}))
+        parts = [(copy.deepcopy(part), part) for part in (first, second, third, learned)]
+
+        def value(part: nn.ParameterList) -> Tensor:
+            return torch.stack([p**4 + p for p in part]).sum()
+
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.stack([value(part) for _, part in parts]).sum().backward()
+            optimizer.step()
+        for start, part in parts:
+            lr = 0.01 if part is learned else 0.1
+            slow_adam(start, partial(lambda net: value(net).item(), start), lr, betas or (0.5, 0.999), 3)
+            assert [p.item() for p in part] == pytest.approx([p.item() for p in start], abs=1e-6)
+
+
+class TestDescend:
+    def test_it_steps_and_returns_the_value_before(self):
+        x = numbers(3.0)
+        value = descend(x[0] ** 2, torch.optim.SGD(x, lr=0.1))
+        assert value == 9
+        assert not value.requires_grad
+        assert x[0].item() == pytest.approx(3 - 0.1 * 6)
+
+    def test_gradients_do_not_add_up(self):
+        x = numbers(3.0)
+        optimizer = torch.optim.SGD(x, lr=0.1)
+        for expected in (2.0, 1.0):
+            descend(10 * x[0], optimizer)
+            assert x[0].item() == pytest.approx(expected)
+
+    def test_only_the_own_parameters_get_gradients(self):
+        """Those of others are left as they are, whether there are any or none."""
+        own, other, stale = numbers(3.0), numbers(5.0), numbers(7.0)
+        stale[0].grad = torch.tensor(11.0, dtype=torch.float64)
+        descend(own[0] * other[0] * stale[0], torch.optim.SGD(own, lr=0.1))
+        assert own[0].item() == pytest.approx(3 - 0.1 * 35)
+        assert (other[0].item(), stale[0].item()) == (5, 7)
+        assert other[0].grad is None
+        assert stale[0].grad == 11
+
+    def test_two_optimisers_step_down_one_value(self):
+        first, second, other = numbers(3.0), numbers(5.0, 2.0), numbers(7.0)
+        optimizers = torch.optim.SGD(first, lr=0.1), torch.optim.SGD(second, lr=0.01)
+        for _ in range(2):  # the second time, what is left of the first is cleared for both
+            start = first[0].item(), second[0].item(), second[1].item()
+            descend(first[0] * second[0] * other[0] + second[1] ** 2, *optimizers)
+            assert first[0].item() == pytest.approx(start[0] - 0.1 * start[1] * 7)
+            assert second[0].item() == pytest.approx(start[1] - 0.01 * start[0] * 7)
+            assert second[1].item() == pytest.approx(start[2] - 0.01 * 2 * start[2])
+        assert other[0].grad is None
+
+    def test_what_the_value_does_not_depend_on_stays(self):
+        x = numbers(3.0, 5.0)
+        optimizer = torch.optim.SGD(x, lr=0.1, momentum=0.9)
+        descend(x[0] * x[1], optimizer)
+        after = x[1].item()
+        descend(x[0] ** 2, optimizer)
+        assert x[1].item() == after  # no gradient, and so no momentum either
+
+
+# The critic -----------------------------------------------------------------------------------------------------------
+
+
+def critic_value(parameters: list[Tensor], x: Tensor, attributes: Tensor) -> Tensor:
+    first, second = parameters
+    return torch.tanh(torch.cat([x, attributes], dim=1) @ first) @ second
+
+
+def slow_penalty(parameters: list[Tensor], real: Tensor, fake: Tensor, attributes: Tensor, mix: Tensor) -> float:
+    """Mean over i of (norm of the critic's gradient at mix_i real_i + (1 - mix_i) fake_i, minus 1)^2, no autograd."""
+    total = 0.0
+    for i in range(len(real)):
+        between = mix[i] * real[i] + (1 - mix[i]) * fake[i]
+
+        def criticism(between: Tensor = between, i: int = i) -> float:
+            return critic_value(parameters, between[None], attributes[i : i + 1]).item()
+
+        squares = slopes(between, criticism, STEP).square().sum().item()
+        total += (squares**0.5 - 1) ** 2
+    return total / len(real)
+
+
+class TestGradientPenalty:
+    def case(self, seed: int) -> tuple[list[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
+        generator = seeded(seed)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        mix = torch.rand(4, 1, generator=generator, dtype=torch.float64)
+        return [draw(5, 6), draw(6, 1)], (draw(4, 3), draw(4, 3), draw(4, 2), mix)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_agrees_with_finite_differences(self, seed: int):
+        parameters, inputs = self.case(seed)
+        found = gradient_penalty(lambda x, a: critic_value(parameters, x, a), *inputs).detach()
+        assert float(found) == pytest.approx(slow_penalty(parameters, *inputs), rel=1e-7)
+
+    def test_so_does_its_gradient_in_the_weights(self):
+        parameters, inputs = self.case(7)
+        for parameter in parameters:
+            parameter.requires_grad_()
+        gradient_penalty(lambda x, a: critic_value(parameters, x, a), *inputs).backward()
+        gradients = [parameter.grad for parameter in parameters]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            assert gradient is not None
+            expected = slopes(parameter.detach(), lambda: slow_penalty(parameters, *inputs), 1e-3)
+            assert torch.allclose(gradient, expected, rtol=0, atol=1e-4)
+
+    def test_a_critic_of_slope_one_has_none(self):
+        _, (real, fake, attributes, mix) = self.case(0)
+        direction = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+        assert float(gradient_penalty(lambda x, a: x @ direction[:, None], real, fake, attributes, mix)) < 1e-25
+        assert float(gradient_penalty(lambda x, a: 3 * x @ direction[:, None], real, fake, attributes, mix)) == (
+            pytest.approx(4)
+        )
+
+    def test_mix_is_the_share_of_the_real_ones(self):
+        """Where the critic is steep at real features alone, only mix = 1 sees it."""
+        real, fake = torch.ones(3, 2), -torch.ones(3, 2)
+
+        def critic(x: Tensor, attributes: Tensor) -> Tensor:
+            return 5 * x.clamp(min=0).sum(1, keepdim=True)
+
+        steep, flat = (gradient_penalty(critic, real, fake, real, torch.full((3, 1), share)) for share in (1.0, 0.0))
+        assert float(steep) == pytest.approx((5 * 2**0.5 - 1) ** 2, rel=1e-6)
+        assert float(flat) == pytest.approx(1)
+
+    def test_a_flat_critic_has_a_finite_gradient(self):
+        slope = torch.zeros(2, 1, requires_grad=True)
+        gradient_penalty(lambda x, a: x @ slope, *(torch.ones(3, 2) for _ in range(3)), torch.ones(3, 1)).backward()
+        assert slope.grad is not None
+        assert slope.grad.isfinite().all()
+
+
+def make_critic() -> Any:
+    """A critic with the settings that its objective reads, where ``slow_critic_objective`` looks for them."""
+    critic = Critic(3, 2, 4, seeded(0)).double()
+    for k, parameter in enumerate(critic.parameters()):
+        parameter.data = 0.6 * normal(k, *parameter.shape)
+    config = WGANConfig(penalty_weight=2.0, critic_steps=3, lr=0.05)
+    return SimpleNamespace(critic=critic, config=config)
+
+
+class TestCritic:
+    def test_agrees_with_the_loops(self):
+        critic, (_, batch) = make_critic().critic, make_batch()
+        found = critic(batch.features, batch.targets)
+        assert found.shape == (6, 1)
+        pairs = zip(batch.features.tolist(), batch.targets.tolist(), strict=True)
+        assert found.flatten().tolist() == pytest.approx([slow_mlp(critic.net, x + a)[0] for x, a in pairs])
+
+    def test_its_objective_and_gradient_agree_with_the_loops(self):
+        method, (_, batch), fake = make_critic(), make_batch(), normal(3, 6, 3)
+        value = method.critic.objective(batch.features, fake, batch.targets, 2.0, seeded(4))
+        value.backward()
+        mix = torch.rand(6, 1, generator=seeded(4)).flatten().tolist()
+
+        def slow() -> float:
+            return slow_critic_objective(method, batch, fake.tolist(), mix)
+
+        assert value.item() == pytest.approx(slow(), rel=1e-12)
+        for parameter in method.critic.parameters():
+            assert torch.allclose(parameter.grad, slopes(parameter.detach(), slow), rtol=0, atol=1e-7)
+        assert method.critic.net[0].weight.grad.abs().max() > 1e-3
+
+
+class TestAdversary:
+    def test_it_takes_its_steps_on_fresh_features(self, monkeypatch: pytest.MonkeyPatch):
+        method, (_, batch), noise = make_critic(), make_batch(), seeded(4)
+        scale = torch.ones((), dtype=torch.float64, requires_grad=True)  # of the generator
+        fakes, values, expected = [normal(k, 6, 3) for k in range(10)], [], []
+        mixes, remaining = seeded(4), iter(fakes)
+
+        def note(value: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+            mix = torch.rand(6, 1, generator=mixes).flatten().tolist()
+            values.append(value.item())
+            expected.append(slow_critic_objective(method, batch, fakes[len(values) - 1].tolist(), mix))
+            return descend(value, optimizer)
+
+        monkeypatch.setattr(_adversarial, "descend", note)
+        adversary = Adversary(method.critic, method.config, noise)
+        start = copy.deepcopy(method.critic)
+        last = adversary.train(batch.features, batch.targets, lambda: scale * next(remaining))
+        assert len(values) == 3
+        assert next(remaining) is fakes[3]
+        assert values == pytest.approx(expected, rel=1e-10)
+        assert last.item() == values[-1]
+        assert scale.grad is None
+        assert not any(torch.equal(before, after) for before, after in self.dependent(start, method.critic))
+
+    def test_its_steps_are_those_of_one_optimiser(self):
+        """Two batches of two steps; without a penalty, which is at another random place each time."""
+        method, slow_method, (_, batch), fake = make_critic(), make_critic(), make_batch(), normal(3, 6, 3)
+        settings = {"critic_steps": 2, "penalty_weight": 0.0}
+        method.config = slow_method.config = method.config.model_copy(update=settings)
+        adversary = Adversary(method.critic, method.config, seeded(4))
+        for _ in range(2):
+            adversary.train(batch.features, batch.targets, lambda: fake)
+
+        def slow() -> float:
+            return slow_critic_objective(slow_method, batch, fake.tolist(), [0.5] * 6)
+
+        slow_adam(slow_method.critic, slow, 0.05, (0.5, 0.999), 4)
+        for expected, found in self.dependent(slow_method.critic, method.critic):
+            assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+
+    def dependent(self, first: Critic, second: Critic) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+        """The parameters that the objective depends on: not the last bias, which D(fake) - D(real) is without."""
+        return list(zip(first.parameters(), second.parameters(), strict=True))[:-1]
+
+    def test_its_value_is_minus_the_mean_criticism(self):
+        method, (_, batch), fake = make_critic(), make_batch(), normal(3, 6, 3).requires_grad_()
+        value = Adversary(method.critic, method.config, seeded(0)).value(fake, batch.targets)
+        pairs = zip(fake.tolist(), batch.targets.tolist(), strict=True)
+        assert value.item() == pytest.approx(-sum(slow_mlp(method.critic.net, x + a)[0] for x, a in pairs) / 6)
+
+    def test_a_step_of_the_generator_leaves_no_gradient_on_the_critic(self):
+        method, (_, batch) = make_critic(), make_batch()
+        generator = lively(FeatureGenerator(2, 2, 4, 3, "linear", seeded(0)))
+        start = copy.deepcopy(generator), copy.deepcopy(method.critic)
+        adversary = Adversary(method.critic, method.config, seeded(0))
+        fake = generator(normal(1, 6, 2), batch.targets)
+        descend(adversary.value(fake, batch.targets), adam(0.01, generator))
+        assert all(p.grad is None for p in method.critic.parameters())
+        assert same(method.critic, start[1])
+        assert not same(generator, start[0])
+        assert adversary.value(generator(normal(1, 6, 2), batch.targets), batch.targets) < adversary.value(
+            fake, batch.targets
+        )
+
+
+class TestClassifyingWGAN:
+    def check(self, term: Callable[[Tensor, Tensor], Tensor] | None, slow: Callable[[list[Row]], float]) -> None:
+        data, batch = make_batch()
+        method = make_wgan(CLSWGAN, data)
+        check_wgan(method, data, batch, lambda run: classifying_wgan(method, method.critic, data, run, term), slow)
+
+    def test_every_objective_and_its_gradient(self):
+        self.check(None, lambda fake: 0.0)
+
+    def test_so_with_a_term_of_the_methods_own(self):
+        """A term that weighs classes, so that wrong labels do not go unnoticed."""
+        labels = make_batch()[1].labels.tolist()
+        self.check(
+            lambda fake, y: (fake.square() * (1 + y[:, None])).sum(),
+            lambda fake: sum((1 + y) * v**2 for x, y in zip(fake, labels, strict=True) for v in x),
+        )
+
+    def test_what_it_logs(self):
+        data, batch = make_batch()
+        method = make_wgan(CLSWGAN, data)
+        found = []
+
+        def prepare(run: Run) -> Step:
+            step = classifying_wgan(method, method.critic, data, run, None)
+
+            def noted(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
+                found.append(step(x, y, epoch))
+                return found[-1]
+
+            return noted
+
+        _, critic, generator = wgan_descents(method, data, batch, prepare)
+        assert [{name: v.item() for name, v in values.items()} for values in found] == [
+            {"critic": critic.value, "generator": generator.value}
+        ]
+
+    def test_the_frozen_classifier_is_trained_on_the_real_seen_features(self, monkeypatch: pytest.MonkeyPatch):
+        data, _ = make_batch()
+        calls = note_softmax(monkeypatch)
+        method = make_wgan(CLSWGAN, data, classifier_epochs=3, classifier_lr=0.3, classifier_batch_size=7)
+        classifying_wgan(method, method.critic, data, first_run(), None)
+        (call,) = calls
+        assert torch.equal(call.x, data.features)
+        assert torch.equal(call.labels, data.labels)
+        assert (call.n_classes, call.settings) == (4, {"epochs": 3, "lr": 0.3, "batch_size": 7})
+
+    def test_it_stays_as_it_is(self):
+        """The generator gets what is frozen no nearer to its own features."""
+        data, _ = make_train(preprocess="minmax")
+        found = []
+        with pytest.MonkeyPatch.context() as patch:
+
+            def note(*args: Any, **settings: Any) -> nn.Linear:
+                found.append(train_softmax(*args, **settings))
+                found.append(copy.deepcopy(found[-1]))
+                return found[-2]
+
+            patch.setattr(_synthesis, "train_softmax", note)
+            trained(CLSWGAN, data, None, 2)
+        assert same(found[0], found[1])
+
+
+# Gaussians ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_divergence_agrees_with_the_loop_and_with_that_of_normal_distributions(seed: int):
+    mean, log_variance = normal(seed, 4, 3), normal(seed + 10, 4, 3)
+    found = kl_divergence((mean, log_variance)).item()
+    rows = zip(mean.tolist(), log_variance.tolist(), strict=True)
+    pairs = [(m, v) for row in rows for m, v in zip(*row, strict=True)]
+    assert found == pytest.approx(sum((m**2 + math.exp(v) - 1 - v) / 2 for m, v in pairs) / 4, rel=1e-12)
+    normals = torch.distributions.Normal(mean, (0.5 * log_variance).exp()), torch.distributions.Normal(0.0, 1.0)
+    assert found == pytest.approx(torch.distributions.kl_divergence(*normals).sum(1).mean().item(), rel=1e-10)
+
+
+def test_of_standard_normal_codes_the_divergence_is_zero():
+    assert kl_divergence((torch.zeros(3, 2), torch.zeros(3, 2))) == 0
+
+
+class TestSample:
+    def test_it_has_the_moments_of_the_gaussians(self):
+        mean, log_variance = torch.tensor([1.0, -3.0, 0.0]), torch.tensor([0.0, 2.0, -4.0])
+        codes = sample((mean.expand(20_000, 3), log_variance.expand(20_000, 3)), seeded(0))
+        deviation = (log_variance / 2).exp()
+        assert ((codes.mean(0) - mean) / deviation).tolist() == pytest.approx([0, 0, 0], abs=0.03)
+        assert torch.allclose(codes.std(0), deviation, rtol=0.03)
+        assert torch.allclose(torch.corrcoef(codes.T), torch.eye(3), atol=0.03)  # a draw for each dimension
+
+    def test_it_is_the_generators(self):
+        gaussian = normal(0, 4, 3), normal(1, 4, 3)
+        one, again, other = (sample(gaussian, seeded(seed)) for seed in (1, 1, 2))
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
+
+    def test_gradients_flow_to_both_parameters(self):
+        mean, log_variance = normal(0, 4, 3).requires_grad_(), normal(1, 4, 3).requires_grad_()
+        weight = normal(2, 4, 3)
+        (weight * sample((mean, log_variance), seeded(1))).sum().backward()
+        noise = normal(1, 4, 3)
+        assert mean.grad is not None
+        assert log_variance.grad is not None
+        assert torch.allclose(mean.grad, weight)
+        assert torch.allclose(log_variance.grad, weight * 0.5 * (log_variance.detach() / 2).exp() * noise)
+
+
+class TestReconstructionError:
+    @pytest.mark.parametrize("output", ["relu", "linear"])
+    def test_it_is_half_the_squared_error(self, output: Output):
+        reconstructed, x = normal(0, 4, 3), normal(1, 4, 3)
+        pairs = zip(reconstructed.flatten().tolist(), x.flatten().tolist(), strict=True)
+        expected = sum((p - q) ** 2 / 2 for p, q in pairs) / 4
+        assert reconstruction_error(reconstructed, x, output).item() == pytest.approx(expected, rel=1e-12)
+
+    def cross_entropy(self, reconstructed: Tensor, x: Tensor) -> float:
+        pairs = zip(reconstructed.flatten().tolist(), x.flatten().tolist(), strict=True)
+        return -sum(t * math.log(p) + (1 - t) * math.log(1 - p) for p, t in pairs) / len(x)
+
+    def test_or_the_cross_entropy_of_features_between_0_and_1(self):
+        reconstructed, x = torch.rand(2, 4, 3, generator=seeded(0))
+        found = reconstruction_error(reconstructed, x, "sigmoid").item()
+        assert found == pytest.approx(self.cross_entropy(reconstructed, x), rel=1e-5)
+
+    def test_its_gradient(self):
+        reconstructed, x = torch.rand(2, 4, 3, generator=seeded(0))
+        reconstructed.requires_grad_()
+        reconstruction_error(reconstructed, x, "sigmoid").backward()
+        assert reconstructed.grad is not None
+        p, t = reconstructed.detach(), x
+        assert torch.allclose(reconstructed.grad, ((1 - t) / (1 - p) - t / p) / 4, rtol=1e-5)
+
+    def test_features_outside_are_clamped(self):
+        reconstructed = torch.rand(2, 3, generator=seeded(0))
+        x = torch.tensor([[-0.5, 0.5, 1.5], [2.0, -3.0, 0.2]])
+        clamped = torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.0, 0.2]])
+        found = reconstruction_error(reconstructed, x, "sigmoid").item()
+        assert found == pytest.approx(self.cross_entropy(reconstructed, clamped), rel=1e-5)
+
+    def test_mixed_precision_takes_it_in_float32(self):
+        reconstructed, x = torch.rand(2, 4, 3, generator=seeded(0))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = reconstruction_error(reconstructed.bfloat16(), x, "sigmoid")
+        assert found.dtype == torch.float32
+        assert found.item() == pytest.approx(self.cross_entropy(reconstructed.bfloat16().float(), x), rel=1e-5)
+
+
+def slow_gaussian(encoder: GaussianEncoder, x: Row) -> tuple[Row, Row]:
+    """Means and log-variances, these in [-10, 10]."""
+    encoded = slow_mlp(encoder.net, x)
+    half = len(encoded) // 2
+    return encoded[:half], [min(10.0, max(-10.0, v)) for v in encoded[half:]]
+
+
+class TestGaussianEncoder:
+    def make(self) -> Any:
+        return lively(GaussianEncoder([5, 4, 2], seeded(0)))
+
+    def test_means_come_first_and_log_variances_are_clamped(self):
+        encoder, x, attributes = self.make(), 30 * normal(0, 20, 3), 30 * normal(1, 20, 2)
+        mean, log_variance = encoder(x, attributes)
+        expected = [slow_gaussian(encoder, u + v) for u, v in zip(x.tolist(), attributes.tolist(), strict=True)]
+        assert mean.tolist() == [pytest.approx(row) for row, _ in expected]
+        assert log_variance.tolist() == [pytest.approx(row) for _, row in expected]
+        assert {-10, 10} < set(log_variance.flatten().tolist())
+        assert max(v for row, _ in expected for v in row) > 10  # means are not
+
+    def test_it_draws_codes_and_takes_their_divergence(self):
+        encoder, x, attributes = self.make(), normal(0, 6, 3), normal(1, 6, 2)
+        code, divergence = encoder.draw(x, attributes, generator=seeded(2))
+        expected = self.slow_codes(encoder, x, attributes, normal(2, 6, 2))
+        assert code.tolist() == [pytest.approx(row) for row in expected[0]]
+        assert divergence.item() == pytest.approx(expected[1])
+
+    def slow_codes(self, encoder: Any, x: Tensor, attributes: Tensor, noise: Tensor) -> tuple[list[Row], float]:
+        codes, divergence = [], 0.0
+        for u, v, e in zip(x.tolist(), attributes.tolist(), noise.tolist(), strict=True):
+            mean, log_variance = slow_gaussian(encoder, u + v)
+            codes.append([m + math.exp(s / 2) * n for m, s, n in zip(mean, log_variance, e, strict=True)])
+            divergence += sum((m**2 + math.exp(s) - 1 - s) / 2 for m, s in zip(mean, log_variance, strict=True))
+        return codes, divergence / len(x)
+
+    @pytest.mark.parametrize("output", ["relu", "sigmoid"])
+    def test_reconstructions_are_decoded_from_the_codes(self, output: Output):
+        encoder, x, attributes = self.make(), normal(0, 6, 3), normal(1, 6, 2)
+        generator = lively(FeatureGenerator(2, 2, 4, 3, output, seeded(0)))
+        found, divergence = reconstruct(encoder, generator, x, attributes, seeded(2))
+        codes, expected = self.slow_codes(encoder, x, attributes, normal(2, 6, 2))
+        rows = slow_features(generator, torch.tensor(codes), attributes)
+        assert found.tolist() == [pytest.approx(row, abs=1e-6) for row in rows]
+        assert divergence.item() == pytest.approx(expected)
+        (gradient,) = torch.autograd.grad(found.sum(), encoder.net[0].weight)
+        assert gradient.abs().max() > 1e-3
+
+
+# The softmax classifier -----------------------------------------------------------------------------------------------
+
+
+class SoftmaxCall(SimpleNamespace):
+    """What ``train_softmax`` was asked for: x, labels, n_classes, settings, first (a number its generator draws)."""
+
+
+def note_softmax(monkeypatch: pytest.MonkeyPatch) -> list[SoftmaxCall]:
+    """The calls from now on; each gets a layer whose weights are all the number of its call, from 1."""
+    calls: list[SoftmaxCall] = []
+
+    def note(x: Tensor, labels: Tensor, n_classes: int, *, generator: torch.Generator, **settings: Any) -> nn.Linear:
+        first = torch.rand((), generator=generator).item()
+        calls.append(SoftmaxCall(x=x, labels=labels, n_classes=n_classes, settings=settings, first=first))
+        layer = nn.Linear(x.shape[1], n_classes)
+        for parameter in layer.parameters():
+            nn.init.constant_(parameter, len(calls))
+        return layer
+
+    monkeypatch.setattr(_synthesis, "train_softmax", note)
+    return calls
+
+
+def clouds(n: int = 600) -> tuple[Tensor, Tensor]:
+    """(n, 6) features around four centres, and their labels."""
+    generator = seeded(0)
+    labels = torch.arange(n) % 4
+    centres = 1.5 * torch.randn(4, 6, generator=generator)
+    return centres[labels] + torch.randn(n, 6, generator=generator), labels
+
+
+class TestTrainSoftmax:
+    def test_it_comes_near_logistic_regression(self):
+        features, labels = clouds()
+        train, test = slice(0, 400), slice(400, None)
+        layer = train_softmax(features[train], labels[train], 4, epochs=60, lr=0.02, batch_size=50, generator=seeded(1))
+        assert not any(p.requires_grad for p in layer.parameters())
+        accuracy = float((layer(features[test]).argmax(1) == labels[test]).float().mean())
+        reference = LogisticRegression().fit(features[train], labels[train]).score(features[test], labels[test])
+        assert 0.6 < reference < 0.99  # neither hopeless nor trivial
+        assert accuracy >= reference - 0.03
+
+    def test_its_steps_are_those_of_adam(self):
+        features, labels = clouds(30)
+        found = train_softmax(features, labels, 5, epochs=3, lr=0.02, batch_size=30, generator=seeded(1))
+        start = nn.Linear(6, 5)  # the last of its classes has no image
+        nn.init.normal_(start.weight, std=0.02, generator=seeded(1))
+        nn.init.zeros_(start.bias)
+        start.double()
+
+        def slow() -> float:
+            total = 0.0
+            for x, y in zip(features.tolist(), labels.tolist(), strict=True):
+                logits = slow_layer(start, x)
+                total += math.log(sum(math.exp(v) for v in logits)) - logits[y]
+            return total / len(labels)
+
+        slow_adam(start, slow, 0.02, (0.5, 0.999), 3)
+        assert torch.allclose(found.weight.double(), start.weight, rtol=0, atol=1e-5)
+        assert torch.allclose(found.bias.double(), start.bias, rtol=0, atol=1e-5)
+
+    def test_every_epoch_goes_through_all_images_in_an_order_of_its_own(self, monkeypatch: pytest.MonkeyPatch):
+        batches = []
+
+        def note(logits: Tensor, labels: Tensor) -> Tensor:
+            batches.append(labels.tolist())
+            return F.cross_entropy(logits, labels)
+
+        monkeypatch.setattr(_synthesis, "F", SimpleNamespace(cross_entropy=note))
+        images = torch.arange(25)  # each a class of its own
+        train_softmax(clouds(25)[0], images, 25, epochs=3, lr=0.02, batch_size=10, generator=seeded(1))
+        assert [len(batch) for batch in batches] == [10, 10, 5] * 3
+        orders = [[y for batch in batches[k : k + 3] for y in batch] for k in (0, 3, 6)]
+        assert all(sorted(order) == images.tolist() for order in orders)
+        assert len({tuple(order) for order in orders}) == 3
+
+
+# Synthesis ------------------------------------------------------------------------------------------------------------
+
+
+class Scripted(GenerativeMethod):
+    """Trains nothing; generates the attributes times the number that its script has for the epoch, plus noise.
+
+    Attributes:
+        script: a number for each epoch.
+        said: what its steps return, by epoch and step, both from 1; 0 where it says nothing.
+        steps: of each: the epoch, the labels, the mode.
+        generated: for each call, what it returned, the attributes, the mode.
+    """
+
+    Config = GenerativeConfig
+    factor: Tensor
+
+    def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator, n_represented=meta.n_features + 1)
+        self.register_buffer("factor", torch.zeros(()))
+        self.script = [1.0] * 10
+        self.said: dict[tuple[int, int], float] = {}
+        self.steps: list[tuple[int, list[int], bool]] = []
+        self.generated: list[tuple[Tensor, Tensor, bool]] = []
+
+    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:
+        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
+            assert torch.equal(x, data.features[y])  # there is one image a class
+            self.factor.fill_(self.script[epoch - 1])
+            self.steps.append((epoch, y.tolist(), self.training))
+            number = sum(other == epoch for other, *_ in self.steps)
+            return {"calm": torch.ones(()), "wild": torch.tensor(self.said.get((epoch, number), 0.0))}
+
+        return step
+
+    def generate(self, attributes: Tensor, generator: torch.Generator) -> Tensor:
+        features = self.factor * attributes + 0.01 * torch.randn(attributes.shape, generator=generator)
+        self.generated.append((features, attributes, self.training))
+        return features
+
+    def represent(self, x: Tensor) -> Tensor:
+        return torch.cat([torch.full((len(x), 1), 7.0), 2 * x], dim=1)
+
+
+def make_scripted(**settings: Any) -> tuple[Any, TrainData, HeldOut]:
+    """Nine seen classes of one image each, three unseen ones; features are attributes, but for a little noise."""
+    generator = seeded(0)
+    attributes = torch.randn(12, 4, generator=generator)
+
+    def images(labels: Tensor) -> tuple[Tensor, Tensor]:
+        return attributes[labels] + 0.1 * torch.randn(len(labels), 4, generator=generator), labels
+
+    data = TrainData(*images(torch.arange(9)), attributes, 9)
+    held = HeldOut(
+        *images(torch.arange(9).repeat(4)),
+        *images(torch.arange(9, 12).repeat(12)),
+        attributes=attributes,
+        n_seen=9,
+        class_names=tuple("abcdefghijkl"),
+    )
+    small = {"batch_size": 4, "n_generated": 5, "epochs": 3, "evaluate_every": 1, "classifier_lr": 0.05, **settings}
+    return Scripted(data.meta, GenerativeConfig(**small), seeded(1)), data, held
+
+
+class TestFit:
+    def test_every_epoch_goes_through_all_images_in_batches(self):
+        method, data, _ = make_scripted()
+        method.fit(data, None, RefitRun(CPU, 0, "toy", 3))
+        assert [epoch for epoch, *_ in method.steps] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+        assert [len(labels) for _, labels, _ in method.steps] == [4, 4, 1] * 3
+        for epoch in (1, 2, 3):
+            assert sorted(y for e, labels, _ in method.steps if e == epoch for y in labels) == list(range(9))
+
+    def test_steps_are_in_training_mode_and_synthesis_is_not(self):
+        method, data, held = make_scripted()
+        method.fit(data, None, SelectionRun(CPU, 0, "toy", held))
+        assert {training for *_, training in method.steps} == {True}
+        assert {training for *_, training in method.generated} == {False}
+
+    def test_it_logs_the_mean_of_each_epoch(self):
+        method, data, _ = make_scripted()
+        method.said = {(1, 1): 4.0, (1, 3): 5.0, (2, 2): -1.0}
+        run = RefitRun(CPU, 0, "toy", 2)
+        method.fit(data, None, run)
+        expected = [{"epoch": 1, "calm": 1, "wild": 3}, {"epoch": 2, "calm": 1, "wild": -1 / 3}]
+        assert run.history == [pytest.approx(row) for row in expected]
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_what_is_not_finite_is_told_with_its_epoch_and_step(self, value: float):
+        method, data, _ = make_scripted()
+        method.said = {(2, 2): value, (2, 3): 1.0}
+        with pytest.raises(FloatingPointError, match=rf"^wild became {value} at epoch 2, step 2$"):
+            method.fit(data, None, RefitRun(CPU, 0, "toy", 3))
+        assert max(epoch for epoch, *_ in method.steps) == 2
+
+    def test_the_first_step_is_told(self):
+        method, data, _ = make_scripted()
+        method.said = {(1, 2): math.inf, (1, 3): math.nan}
+        with pytest.raises(FloatingPointError, match="wild became inf at epoch 1, step 2"):
+            method.fit(data, None, RefitRun(CPU, 0, "toy", 1))
+
+    def test_means_are_taken_in_float32(self):
+        """In half precision, 300 would add up to infinity before it is divided."""
+        values = [{"loss": torch.tensor(300.0, dtype=torch.float16)} for _ in range(1000)]
+        assert _synthesis._means(values, 1)["loss"].item() == pytest.approx(300)
+
+
+class TestClassifiers:
+    def test_they_are_trained_on_real_seen_and_generated_unseen_features(self):
+        method, data, _ = make_scripted()
+        method.factor.fill_(3.0)
+        x, labels = method.classifier_data(data, seeded(2))
+        assert torch.bincount(labels).tolist() == [1] * 9 + [5] * 3
+        assert x[:9].tolist() == [[7.0, *(2 * v for v in row)] for row in data.features.tolist()]
+        for row, y in zip(x[9:].tolist(), labels[9:].tolist(), strict=True):
+            assert row == pytest.approx([7.0, *(6 * a for a in data.attributes[y].tolist())], abs=0.1)
+        (generated, attributes, _) = method.generated[0]
+        assert torch.equal(attributes, data.attributes[labels[9:]])
+        assert x[9:, 1:].tolist() == (2 * generated).tolist()
+        assert len({tuple(row) for row in x.tolist()}) == 24  # of one class, too, they differ
+
+    def test_one_is_of_unseen_classes_alone(self, monkeypatch: pytest.MonkeyPatch):
+        method, data, _ = make_scripted(classifier_epochs=4, classifier_lr=0.3, classifier_batch_size=11)
+        calls = note_softmax(monkeypatch)
+        method.fit(data, None, RefitRun(CPU, 0, "toy", 1))
+        zsl, gzsl = calls
+        (generated, *_), fixed = method.generated[0], torch.full((15, 1), 7.0)
+        assert torch.equal(zsl.x, torch.cat([fixed, 2 * generated], dim=1))
+        assert zsl.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+        assert torch.equal(gzsl.x, torch.cat([method.represent(data.features), zsl.x]))
+        assert gzsl.labels.tolist() == [*range(9), *(9 + y for y in zsl.labels.tolist())]
+        assert (zsl.n_classes, gzsl.n_classes) == (3, 12)
+        for call in calls:
+            assert call.settings == {"epochs": 4, "lr": 0.3, "batch_size": 11}
+            assert not call.x.requires_grad
+        # The first call's layer is all ones, the second's all twos.
+        assert {v for p in method.zsl_classifier.parameters() for v in p.flatten().tolist()} == {1}
+        assert {v for p in method.gzsl_classifier.parameters() for v in p.flatten().tolist()} == {2}
+
+    def test_of_unseen_classes_alone_the_scores_are_that_ones(self):
+        method, data, held = make_scripted()
+        method = lively(method)
+        x = held.unseen_features.double()
+        everything = torch.arange(12)
+        for classes in (data.unseen, data.unseen.flip(0), everything, everything.flip(0)):
+            alone = len(classes) == 3
+            layer = method.zsl_classifier if alone else method.gzsl_classifier
+            found = method.scores(x, classes)
+            assert found.shape == (36, len(classes))
+            for row, scores in zip(x.tolist(), found.tolist(), strict=True):
+                outputs = slow_layer(layer, [7.0, *(2 * v for v in row)])
+                assert scores == pytest.approx([outputs[c - 9 if alone else c] for c in classes.tolist()])
+
+    def test_every_scoring_trains_them_anew_with_the_same_noise(self, monkeypatch: pytest.MonkeyPatch):
+        """Of an unchanged generator they are the same to the bit, however many epochs went by."""
+        short, long = make_scripted()[0], make_scripted()[0]
+        _, data, held = make_scripted()
+        calls = note_softmax(monkeypatch)
+        short.fit(data, None, SelectionRun(CPU, 0, "toy", held))
+        assert len(short.generated) == 3
+        assert all(torch.equal(features, short.generated[0][0]) for features, *_ in short.generated)
+        assert len({call.first for call in calls[::2]}) == len({call.first for call in calls[1::2]}) == 1
+        assert calls[0].first != calls[1].first
+        monkeypatch.undo()
+        short.fit(data, None, RefitRun(CPU, 0, "toy", 1))
+        long.fit(data, None, RefitRun(CPU, 0, "toy", 3))
+        assert same(short, long)
+
+    def test_another_seed_has_other_noise(self):
+        one, other = make_scripted()[0], make_scripted()[0]
+        for seed, method in enumerate((one, other)):
+            method.fit(make_scripted()[1], None, RefitRun(CPU, seed, "toy", 1))
+        assert not torch.equal(one.generated[0][0], other.generated[0][0])
+        assert not same(one.zsl_classifier, other.zsl_classifier)
+
+    @pytest.mark.parametrize("best", [1, 2, 3])
+    def test_validation_selects_the_epoch_by_them(self, best: int):
+        """Only in the best epoch are features of the right sign generated."""
+        method, data, held = make_scripted()
+        method.script = [1.0 if epoch == best else -1.0 for epoch in (1, 2, 3)]
+        run = SelectionRun(CPU, 0, "toy", held)
+        method.fit(data, None, run)
+        assert run.choice == best
+        assert run.value > 50
+        others = [row["held-out AUSUC"] for row in run.history if row["epoch"] != best]
+        assert max(others) < run.value - 30
+        again = make_scripted()[0]
+        again.script = method.script
+        again.fit(data, None, RefitRun(CPU, 0, "toy", best))
+        assert same(method, again)  # classifiers and all
+        right = method.scores(held.unseen_features, data.unseen).argmax(1) + 9 == held.unseen_labels
+        assert right.float().mean() > 0.9
+
+    @pytest.mark.parametrize(("patience", "scored"), [(5, [3, 6, 7]), (1, [3, 6])])
+    def test_it_scores_every_so_many_epochs_until_its_patience_ends(self, patience: int, scored: list[int]):
+        method, data, held = make_scripted(epochs=7, evaluate_every=3, patience=patience)
+        run = SelectionRun(CPU, 0, "toy", held)
+        method.fit(data, None, run)
+        assert [row["epoch"] for row in run.history if "held-out AUSUC" in row] == scored
+        assert len(method.generated) == len(scored)
+
+
+class TestPrecision:
+    def test_mixed_precision_trains_and_keeps_weights_in_float32(self):
+        data, held = make_train(preprocess="minmax")
+        whole, mixed = (trained(CLSWGAN, data, "mse", 2, precision=p) for p in ("float32", "bfloat16"))
+        fresh = CLSWGAN(data.meta, mixed.config, seeded(0))
+        for name, parameter in mixed.named_parameters():
+            assert parameter.dtype == torch.float32
+            assert parameter.isfinite().all(), name
+        for name in ("generator", "critic"):
+            assert not same(getattr(mixed, name), getattr(whole, name))
+            assert not same(getattr(mixed, name), getattr(fresh, name))
+        scores = mixed.scores(held.unseen_features, data.unseen)
+        assert scores.dtype == torch.float32
+        assert scores.isfinite().all()
+
+    def test_only_steps_are_in_it(self):
+        """What is trained beforehand, and the classifiers, are not."""
+        data, _ = make_train(preprocess="minmax")
+        whole, mixed = (trained(CLSWGAN, data, "mse", 1, precision=p) for p in ("float32", "bfloat16"))
+        assert same(whole.regressor, mixed.regressor)
+        first, second = (make_scripted(precision=p)[0] for p in ("float32", "bfloat16"))
+        for method in (first, second):
+            method.fit(make_scripted()[1], None, RefitRun(CPU, 0, "toy", 2))
+        assert same(first, second)
+
+
+# The cycle ------------------------------------------------------------------------------------------------------------
+
+
+def plain_error(predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+    """Of no loss, and not the same for all classes."""
+    return ((1 + labels[:, None]) * (predicted - target).square()).mean()
+
+
+class TestCycleTerm:
+    config = CycleConfig(regressor_epochs=3, regressor_lr=0.05, batch_size=9, regression_weight=2.5)
+
+    def make(self, error: Any, **changes: Any) -> tuple[Any, Any, Any, TrainData, RefitRun]:
+        """The regressor before and after, the term, the data, the run."""
+        data, run = make_batch()[0], first_run()
+        regressor = lively(linear(3, 2, seeded(0)))
+        start = copy.deepcopy(regressor)
+        slot: Any = error or class_loss(data, 1.0)
+        term = cycle_term(regressor, slot, data, self.config.model_copy(update=changes), run)
+        return start, regressor, term, data, run
+
+    @pytest.mark.parametrize("error", [None, plain_error])
+    def test_the_regressor_is_trained_by_the_loss_and_frozen(self, error: Any):
+        start, regressor, _, data, run = self.make(error)
+
+        def slow() -> float:
+            return slow_class_loss([slow_layer(start, x) for x in data.features.tolist()], data)
+
+        last = slow_adam(start, slow, 0.05, (0.9, 0.999), 3)
+        for expected, parameter in zip(start.parameters(), regressor.parameters(), strict=True):
+            assert torch.allclose(parameter, expected, rtol=0, atol=1e-6)
+            assert not parameter.requires_grad
+        for _ in run.epochs(regressor, 1, 1):
+            pass
+        assert run.history == [{"epoch": 1, "regressor": pytest.approx(last)}]
+
+    def test_every_epoch_goes_through_all_images_in_batches(self):
+        batches: list[list[int]] = []
+
+        def error(predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+            batches.append(labels.tolist())
+            assert torch.equal(target, make_batch()[0].attributes[labels])
+            return predicted.square().mean()
+
+        *_, data, _ = self.make(error, batch_size=4)
+        assert [len(batch) for batch in batches] == [4, 4, 1] * 3
+        for k in (0, 3, 6):
+            assert sorted(y for batch in batches[k : k + 3] for y in batch) == sorted(data.labels.tolist())
+        assert batches[:3] != batches[3:6]
+
+    def test_the_term_is_the_weighted_loss_of_generated_features(self):
+        _, regressor, term, data, _ = self.make(None)
+        fake, labels = normal(4, 6, 3).requires_grad_(), torch.tensor([0, 5, 2, 2, 4, 1])
+        batch = TrainData(fake.detach(), labels, data.attributes, data.n_seen)
+
+        def slow() -> float:
+            return 2.5 * slow_class_loss([slow_layer(regressor, x) for x in batch.features.tolist()], batch)
+
+        value = term(fake, labels)
+        (gradient,) = torch.autograd.grad(value, fake)
+        assert value.item() == pytest.approx(slow())
+        assert torch.allclose(gradient, slopes(batch.features, slow), rtol=0, atol=1e-7)
+        assert gradient.abs().max() > 1e-3
+
+    def test_what_the_loss_learns_is_trained_with_the_regressor(self):
+        loss: Any = learning_loss(make_batch()[0])
+        before = loss.log_noise.item()
+        _, _, term, *_ = self.make(loss)
+        after = loss.log_noise.item()
+        assert abs(after - before) > 0.01
+        descend(term(normal(4, 2, 3).requires_grad_(), torch.tensor([0, 1])), torch.optim.SGD(numbers(1.0), lr=0.1))
+        assert loss.log_noise.item() == after
