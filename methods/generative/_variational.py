@@ -59,7 +59,7 @@ def reconstruction_error(reconstructed: Tensor, x: Tensor, output: Output) -> Te
     """
     if output == "sigmoid":
         with torch.autocast(x.device.type, enabled=False):
-            return F.binary_cross_entropy(reconstructed.float(), x.clamp(0, 1), reduction="none").sum(1).mean()
+            return F.binary_cross_entropy(reconstructed.to(x.dtype), x.clamp(0, 1), reduction="none").sum(1).mean()
     return 0.5 * (reconstructed - x).square().sum(1).mean()
 
 

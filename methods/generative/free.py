@@ -48,9 +48,9 @@ class FeatureRefinement(nn.Module):
 class FREE(GenerativeMethod):
     """f-VAEGAN-D2 plus feature refinement FR, trained on real and on reconstructed features.
 
-    FR minimises, with a margin of squared distances d between its codes and learnt centres of the seen classes,
+    FR minimises, with squared distances d between the means of its codes and learnt centres of the seen classes,
 
-        0.5 * mean max(0, margin + balance d(code, c_y) - (1 - balance) d(code, c_y')) + w * error(attributes)
+        0.5 * mean max(0, margin + balance d(mean, c_y) - (1 - balance) d(mean, c_y')) + w * error(attributes)
 
     (self-adaptive margin centre loss, y' another class); the generator minimises the error of the attributes that FR
     reads from its reconstructions, weighted by w. The classifiers take features, FR's hidden layer and its attributes.
@@ -94,23 +94,24 @@ class FREE(GenerativeMethod):
         groups = [{"params": [self.centres]}, *(loss.parameter_groups() if loss else [])]
         refinement = adam(config.lr, self.refinement, groups=groups)
 
-        def refine(x: Tensor, attributes: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            """The weighted error of the attributes, and the centre loss."""
-            mean, spread = self.refinement(x)
+        def regression(mean: Tensor, spread: Tensor, attributes: Tensor, y: Tensor) -> Tensor:
+            """The weighted error of the attributes that are read from a code."""
             code = mean + spread * torch.randn(mean.shape, generator=noise, device=mean.device)
             predicted = torch.sigmoid(code)
             error = loss(predicted, attributes, y) if loss else self_weighted_error(predicted, attributes)
-            return config.regression_weight * error, 0.5 * self._centre_loss(mean, y, noise)
+            return config.regression_weight * error
 
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
             attributes = data.attributes[y]
-            regression, separation = refine(x, attributes, y)
-            refined = descend(regression + separation, refinement)
+            mean, spread = self.refinement(x)
+            refined = regression(mean, spread, attributes, y) + 0.5 * self._centre_loss(mean, y, noise)
+            refined = descend(refined, refinement)
             critic = adversary.train(x, attributes, lambda: rebuild(x, attributes)[0])
             fake, divergence = rebuild(x, attributes)
             autoencoder = reconstruction_error(fake, x, config.output) + divergence
             value = autoencoder + config.adversarial_weight * adversary.value(fake, attributes)
-            value = value + refine(fake, attributes, y)[0]
+            mean, spread = self.refinement(fake)
+            value = value + regression(mean, spread, attributes, y)
             return {
                 "critic": critic,
                 "autoencoder": autoencoder.detach(),
