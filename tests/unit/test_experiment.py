@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import datasets
 from benchmark.api import RegressionLoss, Run, TrainData
@@ -34,10 +35,10 @@ class Builds(ToyMethod):
         torch.rand(1, generator=arguments[2])
 
 
-def run(monkeypatch: pytest.MonkeyPatch, method: type[ToyMethod]) -> list[Result]:
+def run(monkeypatch: pytest.MonkeyPatch, method: type[ToyMethod], loss: type[RegressionLoss] = ToyLoss) -> list[Result]:
     register(monkeypatch, datasets.DATASETS, "toy", ToyDataset)
     register(monkeypatch, METHODS, "toy", method)
-    register(monkeypatch, LOSSES, "toy", ToyLoss)
+    register(monkeypatch, LOSSES, "toy", loss)
     source = datasets.resolve("toy", {}, None)
     spec = make_spec("toy", {}, ("toy", {}), source, {}, "proposed", "strict")
     return list(run_cell(Cell(spec, (3, 4, 5), None, "cpu")))
@@ -59,3 +60,21 @@ def test_a_method_that_draws_anywhere_is_fitted_for_every_seed(
     before = torch.get_rng_state()
     assert all("repeats_seed" not in result.provenance for result in run(monkeypatch, method))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_loss_knows_all_classes_and_that_unseen_ones_have_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a method may regress what it generated for unseen classes."""
+    prepared = []
+
+    class Notes(ToyLoss):
+        def prepare(self, attributes: Tensor, counts: Tensor) -> None:
+            prepared.append((self.n_classes, attributes, counts))
+
+    split = ToyDataset("toy", ToyDataset.Config(), None).load()
+    run(monkeypatch, ToyMethod, Notes)
+    n_classes, attributes, counts = prepared[-1]  # of the refit, on all of trainval
+    seen, unseen = split.seen, split.unseen
+    assert n_classes == len(seen) + len(unseen)
+    assert np.array_equal(attributes.numpy(), split.attributes[[*seen, *unseen]])
+    images = [int((split.labels[split.trainval] == c).sum()) for c in seen]
+    assert counts.tolist() == images + [0] * len(unseen)
