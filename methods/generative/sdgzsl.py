@@ -82,7 +82,7 @@ class SDGZSL(GenerativeMethod):
         self.regressor = linear(code, a, generator)
 
     def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        config, noise = self.config, run.generator("noise")
+        config, noise, drops = self.config, run.generator("noise"), run.generator("dropout")
         self._regresses = loss is not None
         networks = [self.encoder, self.generator, self.coder, self.decoder, self.relation]
         groups = loss.parameter_groups() if loss else []
@@ -95,7 +95,7 @@ class SDGZSL(GenerativeMethod):
             """The objective of coding features, and their codes (B, 2 H)."""
             codes = self._codes(x)
             semantic = codes.chunk(2, dim=1)[0]
-            reconstructed = self.decoder(F.dropout(codes, config.code_dropout, self.training))
+            reconstructed = self.decoder(dropout(codes, config.code_dropout, drops))
             wanted = F.one_hot(y, data.n_seen).to(x)
             value = F.mse_loss(reconstructed, x)
             value = value + config.relation_weight * F.mse_loss(self.relation(semantic, seen).sigmoid(), wanted)
@@ -107,7 +107,7 @@ class SDGZSL(GenerativeMethod):
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
             attributes = data.attributes[y]
             independence = config.independence_weight * min(1.0, epoch / config.independence_epochs)
-            dropped = F.dropout(x, config.encoder_dropout, self.training)
+            dropped = dropout(x, config.encoder_dropout, drops)
             fake, divergence = reconstruct(self.encoder, self.generator, dropped, attributes, noise)
             autoencoder = (fake - x).square().sum(1).mean()
             divergence = min(1.0, epoch / config.divergence_epochs) * divergence
@@ -139,3 +139,10 @@ class SDGZSL(GenerativeMethod):
         mixed = torch.cat([semantic, rest[order]], dim=1)
         together, apart = self.discriminator(codes), self.discriminator(mixed)
         return 0.5 * (F.softplus(-together) + F.softplus(apart)).mean()
+
+
+def dropout(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """(B, D) inputs of which a ``share`` is 0, at random; torch's own draws from global random state."""
+    if not share:
+        return x
+    return x * (torch.rand(x.shape, generator=generator, device=x.device) >= share) / (1 - share)
