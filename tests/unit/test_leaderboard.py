@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from scipy.special import stdtr
 from scipy.stats import ttest_rel
 
-from benchmark import boards, run
+from benchmark import boards, leaderboard, run
 from benchmark.boards import HEADER, render
 from benchmark.cells import NONE
 from benchmark.config import parse_assignments, parse_spec
@@ -543,6 +543,23 @@ def test_no_foreign_file_is_overwritten(out: Path) -> None:
         write_boards(out)
     assert (out / "README.md").read_text() == "# My project\n"
     assert (out / "awa1.md").read_bytes() == before
+
+
+def test_every_generator_is_written_checked_and_cleared(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, str | bytes] = {"pictures/a.png": b"\x89PNG\xff", "pictures/b.svg": "<svg>é</svg>"}
+    generator = leaderboard.Generator("pictures/*", (b"\x89PNG", b"<svg"), lambda results: made if results else {})
+    monkeypatch.setattr(leaderboard, "GENERATORS", (*leaderboard.GENERATORS, generator))
+    assert [line.partition(";")[0] for line in check(out)] == [f"{out / name}: is missing" for name in made]
+    assert {out / name for name in made} < set(write_boards(out))
+    assert check(out) == []
+    assert (out / "pictures" / "a.png").read_bytes() == b"\x89PNG\xff"
+    (out / "pictures" / "mine.txt").write_text("notes")
+    (out / "pictures" / "b.svg").write_text("<svg>edited</svg>")
+    assert [line.partition(";")[0] for line in check(out)] == [f"{out / 'pictures/b.svg'}: is stale or was edited"]
+    del made["pictures/b.svg"]
+    assert "has no results any more" in check(out)[0]
+    write_boards(out)
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == ["a.png", "mine.txt"]
 
 
 def test_no_results_make_an_empty_overview(tmp_path: Path) -> None:
