@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark import site
 from benchmark.boards import ACCURACIES, COMMAND, HEADER, TESTED, in_order, render
 from benchmark.cells import aligned, compared_count, count, difference, mean, mean_std
 from benchmark.registry import InputError
@@ -33,7 +34,10 @@ class Generator(NamedTuple):
 
 
 #: All that is generated from the stored results: what is written, and what ``--check`` compares.
-GENERATORS = (Generator("*.md", HEADER.encode(), render),)
+GENERATORS = (
+    Generator("*.md", HEADER.encode(), render),
+    Generator(site.PAGE, site.HEADER.encode(), site.render),
+)
 
 
 def write_boards(out: Path) -> list[Path]:

@@ -97,8 +97,8 @@ GROUPS = {
     "accuracy": (
         "Accuracy",
         "In percent. T1: unseen classes alone. U, S: unseen and seen classes, with all of them as candidates; H: their "
-        "harmonic mean. cal.: calibrated, seen scores lowered by a gamma from validation (literature protocol: from test). "
-        "Bold: the best of a column among the rows of this board with the most runs.",
+        "harmonic mean. cal.: calibrated, the scores of seen classes lowered by a gamma from validation (literature "
+        "protocol: from test). Bold: the best of a column among the rows of this board with the most runs.",
     ),
     "difference": (
         f"Difference to {REFERENCE}",
