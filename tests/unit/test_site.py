@@ -91,6 +91,7 @@ def test_boards_are_those_of_the_statistics_real_ones_first_and_labelled() -> No
         f"{b.dataset}/{b.features}/{b.protocol}/{b.split}/{b.revision}": len(rows) for b, rows in expected.items()
     }
     assert [b["simulated"] for b in found] == sorted(b.simulated for b in expected)
+    assert (found[0]["protocol"], found[0]["split"]) == ("strict", "proposed")
     dirty = {row["name"]: row["marks"] for b in found for row in b["rows"] if row["marks"]}
     assert dirty == {"clswgan": "†", "my|method": "†"}
 
