@@ -242,7 +242,7 @@ def test_picked_rows_are_compared_side_by_side(page: Page) -> None:
     ]
     charts = page.all("#comparison svg[role=img]")
     assert len(charts) == 5
-    assert re.search(r"bat: .*ALE \(2016\) \+ mse 45.1", charts[4].get_attribute("aria-label") or "")
+    assert re.search(r"False 0: .*ALE \(2016\) \+ mse 50.1", charts[4].get_attribute("aria-label") or "")
     assert charts[0].find_elements(By.CSS_SELECTOR, "[aria-label=rule] line")  # error bars
     page.all(".remove")[0].click()
     assert page.text("#picked-count") == "2 rows picked"
@@ -263,9 +263,11 @@ def test_details_hold_runs_links_and_a_command_that_can_be_copied(page: Page) ->
     assert links == [*(f"{results}{key}-s{seed}.json" for seed in range(5)), results]
     command = "python -m benchmark.run --method ale --loss remse --dataset awa1 --seeds 0-4"
     assert page.text(".detail pre") == command
-    page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    page.driver.execute_cdp_cmd("Browser.grantPermissions", permissions)
     page.one(".detail .copy").click()
-    page.until(lambda: page.text("#status").endswith("was copied."))
+    page.until(lambda: "cop" in page.text("#status"))
+    assert page.text("#status").endswith("was copied.")
     read = "const done = arguments[0]; navigator.clipboard.readText().then(done, error => done(String(error)))"
     assert page.driver.execute_async_script(read) == command
 
