@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from benchmark import site
 from benchmark.boards import ACCURACIES, COMMAND, HEADER, TESTED, in_order, render
 from benchmark.cells import aligned, compared_count, count, difference, mean, mean_std
 from benchmark.registry import InputError
@@ -14,6 +16,28 @@ from benchmark.results import Result, Store, write_atomic
 from benchmark.statistics import REFERENCE, Board, Row, boards, comparisons, imbalance
 
 DEFAULT_OUT = Path(__file__).resolve().parent.parent / "leaderboards"
+
+
+class Generator(NamedTuple):
+    """A kind of generated file.
+
+    Attributes:
+        files: a glob, relative to the folder of boards; files that match it and start with ``mark`` are generated ones,
+            and are removed when ``render`` does not make them any more.
+        mark: what each of its files starts with (one of several), which tells it from a file that somebody wrote.
+        render: all stored results -> path relative to the folder -> content. Pure, and equal on every machine.
+    """
+
+    files: str
+    mark: bytes | tuple[bytes, ...]
+    render: Callable[[Sequence[Result]], Mapping[str, str | bytes]]
+
+
+#: All that is generated from the stored results: what is written, and what ``--check`` compares.
+GENERATORS = (
+    Generator("*.md", HEADER.encode(), render),
+    Generator(site.PAGE, site.HEADER.encode(), site.render),
+)
 
 
 def write_boards(out: Path) -> list[Path]:
@@ -26,15 +50,18 @@ def write_boards(out: Path) -> list[Path]:
         InputError: a result or a method's YAML is broken, a file cannot be written, or one that is no board is in the
             way.
     """
-    expected = _expected(out)
-    for path in expected:
-        if path.exists() and not _is_board(path):
-            raise InputError(f"{path}: is no generated board and would be overwritten; move or delete it")
-    for path, text in expected.items():
-        write_atomic(path, text)
-    for path in _superfluous(out, expected):
-        path.unlink()
-    return list(expected)
+    results = list(Store(out / "results"))
+    made = [(generator, _expected(generator, out, results)) for generator in GENERATORS]
+    for generator, expected in made:
+        for path in expected:
+            if path.exists() and not _is_generated(path, generator):
+                raise InputError(f"{path}: is no generated board and would be overwritten; move or delete it")
+    for generator, expected in made:
+        for path, content in expected.items():
+            write_atomic(path, content)
+        for path in _superfluous(generator, out, expected):
+            path.unlink()
+    return [path for _, expected in made for path in expected]
 
 
 def check(out: Path) -> list[str]:
@@ -43,13 +70,16 @@ def check(out: Path) -> list[str]:
     Raises:
         InputError: a result or a method's YAML is broken.
     """
-    expected = _expected(out)
-    problems = dict.fromkeys(_superfluous(out, expected), "has no results any more")
-    for path, text in expected.items():
-        if not path.is_file():
-            problems[path] = "is missing"
-        elif path.read_bytes() != text.encode():
-            problems[path] = "is stale or was edited"
+    results = list(Store(out / "results"))
+    problems: dict[Path, str] = {}
+    for generator in GENERATORS:
+        expected = _expected(generator, out, results)
+        problems |= dict.fromkeys(_superfluous(generator, out, expected), "has no results any more")
+        for path, content in expected.items():
+            if not path.is_file():
+                problems[path] = "is missing"
+            elif path.read_bytes() != content:
+                problems[path] = "is stale or was edited"
     return [f"{path}: {problem}; {COMMAND} renders it anew" for path, problem in sorted(problems.items())]
 
 
@@ -93,17 +123,18 @@ def _run(out: Path, only_check: bool) -> int:
     return 1 if only_check and lines else 0
 
 
-def _expected(out: Path) -> dict[Path, str]:
-    return {out / name: text for name, text in render(Store(out / "results")).items()}
+def _expected(generator: Generator, out: Path, results: Sequence[Result]) -> dict[Path, bytes]:
+    made = generator.render(results)
+    return {out / name: content.encode() if isinstance(content, str) else content for name, content in made.items()}
 
 
-def _superfluous(out: Path, expected: Iterable[Path]) -> list[Path]:
-    return [path for path in sorted(set(out.glob("*.md")) - set(expected)) if _is_board(path)]
+def _superfluous(generator: Generator, out: Path, expected: Iterable[Path]) -> list[Path]:
+    return [path for path in sorted(set(out.glob(generator.files)) - set(expected)) if _is_generated(path, generator)]
 
 
-def _is_board(path: Path) -> bool:
+def _is_generated(path: Path, generator: Generator) -> bool:
     try:
-        return path.read_bytes().startswith(HEADER.encode())
+        return path.read_bytes().startswith(generator.mark)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
