@@ -419,6 +419,8 @@ class Dataset(ABC):
 
     Config: ClassVar[type[Config]] = Config
     simulated: ClassVar[bool] = False
+    #: What a reader of its boards has to know; none by default.
+    note: ClassVar[str] = ""
 
     def __init__(self, name: str, config: Any, data_root: Path | None) -> None:
         self.name = name

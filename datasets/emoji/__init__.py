@@ -36,6 +36,11 @@ from datasets.xlsa17 import Xlsa17
 class Emoji(Xlsa17):
     """The folder ``EMOJI`` that ``python -m datasets.emoji`` makes."""
 
+    class Config(Xlsa17.Config):
+        """As ``Xlsa17.Config``; the features are global ones unless ``effnetlite0-grid`` is asked for."""
+
+        features: str = "effnetlite0"
+
     how_to_get: ClassVar[str] = "python -m datasets.emoji makes it"
     note: ClassVar[str] = (
         "Emoji of animals, three renderings a class. The backbone was trained on ImageNet-1k, which holds some of "

