@@ -36,6 +36,7 @@ from benchmark.statistics import (
     metric,
     rankings,
 )
+from datasets import DATASETS
 from methods import METHODS
 
 COMMAND = "python -m benchmark.leaderboard"
@@ -357,6 +358,7 @@ def _footer(board: Board, rows: Sequence[Row]) -> list[str]:
     commits = {commit[:10] for row in rows for run in row.runs if (commit := run.provenance.get("commit"))}
     facts = [
         f"- Features: {code(board.features)}; data revision: {code(board.revision)}.",
+        *([f"- Data: {note}"] if (note := _note(board)) else []),
         f"- Protocol {code(board.protocol)}: {PROTOCOLS[board.protocol]}",
         f"- Commits of the runs: {', '.join(map(code, sorted(commits))) or 'unknown'}.",
     ]
@@ -368,6 +370,11 @@ def _footer(board: Board, rows: Sequence[Row]) -> list[str]:
         f"```sh\n{commands}\n```\n\n</details>"
     )
     return ["\n".join(facts), details]
+
+
+def _note(board: Board) -> str:
+    """What the data set says of itself; nothing for a folder that is not registered."""
+    return DATASETS[board.dataset].obj.note if board.dataset in DATASETS else ""
 
 
 def command_of(row: Row) -> str:
