@@ -81,13 +81,12 @@ class AttentionNet(LocalMethod):
 
     def _predict(self, regions: Tensor) -> Tensor:
         """(B, A) v."""
-        prototypes, constant = self.prototypes, torch.zeros((), device=regions.device)
-        if self.embed is not None:
-            prototypes, constant = prototypes @ self.embed.weight, prototypes @ self.embed.bias
-        chain = self.value.weight.T, self.output.weight.T, prototypes.T
+        classifiers: Tensor = self.prototypes if self.embed is None else self.prototypes @ self.embed.weight
+        chain = self.value.weight.T, self.output.weight.T, classifiers.T
         attended = (self._attention(regions) * project(regions, *chain)).sum(1)
-        attended = attended + self.output(self.value.bias) @ prototypes.T
-        return regions.mean(1) @ prototypes.T + self.config.ratio * attended + constant
+        attended = attended + self.output(self.value.bias) @ classifiers.T
+        predicted = regions.mean(1) @ classifiers.T + self.config.ratio * attended
+        return predicted if self.embed is None else predicted + self.prototypes @ self.embed.bias
 
     def _attention(self, regions: Tensor) -> Tensor:
         """(B, R, A) weights of the regions, for each semantic of sum 1."""

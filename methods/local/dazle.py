@@ -18,19 +18,21 @@ from methods.local._local import LocalConfig, LocalMethod, project
     title="DAZLE",
     family="local",
     year=2020,
-    source="Huynh & Elhamifar, Fine-Grained Generalized Zero-Shot Learning via Dense Attribute-Based Attention, CVPR 2020",
+    source="Huynh & Elhamifar, Fine-Grained GZSL via Dense Attribute-Based Attention, CVPR 2020",
 )
 class DAZLE(LocalMethod):
-    """With regions f_r and a vector v_j of each attribute, which starts at that of its name and is trained:
+    """Dense attention of attributes over regions, a gate for each attribute, and a dot product with the class's.
+
+    With regions f_r and a vector v_j of each attribute, which starts at that of its name and is trained:
 
         alpha_jr = softmax over r of v_j W2 f_r;   s_j = sum over r of alpha_jr (v_j W1 f_r)
         b_j = sigmoid(v_j W3 (sum over r of alpha_jr f_r));   score of class c = sum over j of a_cj b_j s_j
 
     Minimised is the cross-entropy over all classes plus ``calibration_weight`` times the self-calibration, -ln of the
-    mean probability of unseen classes (eq. 10). Attributes of unseen classes are used in training, as in the paper; their
-    images are not. Scores of unseen classes are raised by 1 and of seen ones lowered by 1, in the self-calibration and
-    in the test. The slot is s; ``none`` is the published method, which has no regression. Departures from the authors'
-    code: Adam in place of RMSprop, and attributes are taken as the data set has them, also below 0.
+    mean probability of unseen classes. Attributes of unseen classes are used in training, as in the paper; their images
+    are not. Scores of unseen classes are raised by 1 and of seen ones lowered by 1, in the self-calibration and in the
+    test. The slot is s; ``none`` is the published method, which has no regression. Departures from the authors' code:
+    Adam in place of RMSprop, and attributes are taken as the data set has them, also below 0.
     """
 
     vectors_are = "trained"

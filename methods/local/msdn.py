@@ -18,10 +18,12 @@ from methods.local._local import LocalConfig, LocalMethod, project
     title="MSDN",
     family="local",
     year=2022,
-    source="Chen et al., MSDN: Mutually Semantic Distillation Network for Zero-Shot Learning, CVPR 2022, arXiv 2203.03137",
+    source="Chen et al., MSDN: Mutually Semantic Distillation Network for ZSL, CVPR 2022, arXiv 2203.03137",
 )
 class MSDN(LocalMethod):
-    """With regions f_r and a vector v_j of each attribute, which starts at that of its name and is trained:
+    """Two attentions, of attributes over regions and of regions over attributes, that learn from each other.
+
+    With regions f_r and a vector v_j of each attribute, which starts at that of its name and is trained:
 
         s_j = sum over r of softmax over r (v_j W2 f_r) * (v_j W1 f_r)         attributes attend to regions
         s'_j = sum over r of softmax over j (v_j W2' f_r) * (v_j W1' f_r)      regions attend to attributes
