@@ -2,6 +2,12 @@
 
 Shapes use B samples in a batch, N images, D features, A attributes (semantics), C classes. Inside a ``TrainData`` the
 classes are numbered with the seen ones first: 0..n_seen-1 are seen, n_seen..n_seen+n_unseen-1 are unseen.
+
+Features are of one of three kinds, and shapes written as (N, D) below stand for all of them:
+
+- ``global``: (N, D) float32, a vector for each image;
+- ``local``: (N, h, w, D) float16, a vector for each region of a grid over the image;
+- ``images``: (N, H, W, 3) uint8, the pixels themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +30,14 @@ from torch import Tensor, nn
 from benchmark.registry import InputError
 
 T = TypeVar("T")
+FeatureKind = Literal["global", "local", "images"]
+
+
+def feature_kind(features: Tensor | npt.NDArray[Any]) -> FeatureKind:
+    """The kind of features of such a shape and type."""
+    if features.ndim == 2:
+        return "global"
+    return "images" if features.dtype.itemsize == 1 else "local"
 
 
 def derive_seed(*names: object) -> int:
@@ -51,8 +65,8 @@ class MethodConfig(Config):
     """What every method can be set to.
 
     Attributes:
-        preprocess: how features are scaled. ``minmax`` and ``standard`` are fitted on the training features alone;
-            ``l2`` gives each image unit norm.
+        preprocess: how features are scaled. ``minmax`` and ``standard`` are fitted on the training features alone, over
+            all images and regions; ``l2`` gives each image, or each of its regions, unit norm. Pixels take ``none``.
         regression_weight: the weight (lambda) of the attribute-regression loss in the method's objective.
     """
 
@@ -72,12 +86,25 @@ class LossConfig(Config):
 
 @dataclass(frozen=True)
 class Meta:
-    """The sizes that a method needs to build itself."""
+    """What a method needs to know of the data to build itself.
+
+    Attributes:
+        n_features: D; 3 for images.
+        n_attributes: A.
+        n_seen: the number of seen classes.
+        n_unseen: the number of unseen classes.
+        grid: (h, w) of local features, (H, W) of images.
+        n_vector: V, the size of the attributes' name vectors; 0 where there are none.
+        kind: what the features are.
+    """
 
     n_features: int
     n_attributes: int
     n_seen: int
     n_unseen: int
+    grid: tuple[int, int] | None = None
+    n_vector: int = 0
+    kind: FeatureKind = "global"
 
 
 @dataclass(frozen=True)
@@ -85,22 +112,34 @@ class TrainData:
     """All that ``Method.fit`` may see: images of seen classes, and attributes of all classes (inductive setting).
 
     Attributes:
-        features: (N, D) float32, preprocessed, on the run's device.
+        features: (N, D) of any kind, preprocessed, on the run's device. Local features and images keep their narrow
+            types there: a method converts a batch at a time.
         labels: (N,) int64, each in 0..n_seen-1.
         attributes: (n_seen + n_unseen, A) float32, seen classes first.
         n_seen: the number of seen classes.
+        attribute_vectors: (A, V) float32, a vector of each attribute's name; None where the data set has none.
     """
 
     features: Tensor
     labels: Tensor
     attributes: Tensor
     n_seen: int
+    attribute_vectors: Tensor | None = None
 
     @property
     def meta(self) -> Meta:
         """The sizes of this data."""
         n_classes, n_attributes = self.attributes.shape
-        return Meta(self.features.shape[1], n_attributes, self.n_seen, n_classes - self.n_seen)
+        _, *grid, n_features = self.features.shape
+        return Meta(
+            n_features,
+            n_attributes,
+            self.n_seen,
+            n_classes - self.n_seen,
+            grid=(grid[0], grid[1]) if grid else None,
+            n_vector=0 if self.attribute_vectors is None else self.attribute_vectors.shape[1],
+            kind=feature_kind(self.features),
+        )
 
     @property
     def targets(self) -> Tensor:
@@ -170,7 +209,7 @@ class RegressionLoss(nn.Module, ABC):
 
 
 class Incompatible(Exception):
-    """Raised by a method whose training cannot use the given loss; the pair is skipped with this reason."""
+    """A method cannot be trained with the given loss or on the given data; they are skipped with this reason."""
 
 
 class Run(ABC):
@@ -223,6 +262,8 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    #: The kinds of features that it can be trained on; the engine skips data sets of others.
+    accepts: ClassVar[tuple[FeatureKind, ...]] = ("global",)
 
     def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:  # noqa: ARG002
         super().__init__()
@@ -234,7 +275,7 @@ class Method(nn.Module, ABC):
         """Train on ``data``; ``loss`` is the attribute-regression loss, or None for the method without one.
 
         Raises:
-            Incompatible: the method cannot be trained with this loss.
+            Incompatible: the method cannot be trained with this loss, or on this data.
         """
 
     @abstractmethod
@@ -248,13 +289,17 @@ class Method(nn.Module, ABC):
     def semantics(self, x: Tensor) -> Tensor | None:
         """(B, A) the attributes predicted for (B, D) features; None where nothing was trained to predict them."""
 
+    def attention(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """(B, A, h, w) how much each attribute looks at each region, at least 0; None for methods without attention."""
+        return None
+
 
 @dataclass(frozen=True)
 class Split:
     """A data set with its division into seen and unseen classes, as the protocol takes it.
 
     Attributes:
-        features: (N, D) float32; may be memory-mapped.
+        features: (N, D) of any kind; may be memory-mapped.
         labels: (N,) int64, the class of each image, in 0..C-1.
         attributes: (C, A) float32 class semantics.
         class_names: C names.
@@ -262,9 +307,10 @@ class Split:
         test_seen: indices of the test images of seen classes.
         test_unseen: indices of the test images of unseen classes.
         validation_classes: the seen classes that play the unseen ones in validation; None: drawn by the protocol.
+        attribute_vectors: (A, V) float32, a vector of each attribute's name; None where there are none.
     """
 
-    features: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32 | np.float16 | np.uint8]
     labels: npt.NDArray[np.int64]
     attributes: npt.NDArray[np.float32]
     class_names: tuple[str, ...]
@@ -272,6 +318,12 @@ class Split:
     test_seen: npt.NDArray[np.int64]
     test_unseen: npt.NDArray[np.int64]
     validation_classes: npt.NDArray[np.int64] | None = None
+    attribute_vectors: npt.NDArray[np.float32] | None = None
+
+    @property
+    def kind(self) -> FeatureKind:
+        """What the features are."""
+        return feature_kind(self.features)
 
     @property
     def seen(self) -> npt.NDArray[np.int64]:
@@ -304,6 +356,12 @@ class Split:
             yield "allclasses_names", f"must name the {c} classes of att, got {len(self.class_names)} names instead"
         if not np.isfinite(self.attributes).all():
             yield "att", "must be finite, got NaN or infinity instead"
+        if (vectors := self.attribute_vectors) is not None:
+            if vectors.ndim != 2 or len(vectors) != self.attributes.shape[1]:
+                got = f"got shape {vectors.shape} instead"
+                yield "attribute vectors", f"must be one for each of the {self.attributes.shape[1]} attributes, {got}"
+            elif not np.isfinite(vectors).all():
+                yield "attribute vectors", "must be finite, got NaN or infinity instead"
         if n and not (self.labels.min() >= 0 and self.labels.max() < c):
             yield "labels", f"must be in 1..{c}, got {self.labels.min() + 1}..{self.labels.max() + 1} instead"
         parts = {"trainval_loc": self.trainval, "test_seen_loc": self.test_seen, "test_unseen_loc": self.test_unseen}

@@ -10,10 +10,10 @@ from torch import Tensor
 from benchmark.api import Method
 from benchmark.imbalance import encode, error_matrix, summarise
 from benchmark.metrics import Curve, mean_per_class, per_class_accuracy, predict, seen_unseen_curve
-from benchmark.protocol import HeldOut
+from benchmark.protocol import HeldOut, chunks
 from benchmark.results import ClassAccuracy, Evaluation, ImbalanceReport, Metrics, SemanticErrors
 
-#: Images that are scored at once: bounds memory, and is large enough to cost no speed.
+#: The most images that are scored at once: bounds memory, and is large enough to cost no speed.
 CHUNK = 8192
 
 
@@ -81,7 +81,7 @@ def _gzsl_scores(method: Method, held_out: HeldOut) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _scores(method: Method, x: Tensor, classes: Tensor) -> Tensor:
     method.eval()
-    scores = torch.cat([method.scores(chunk, classes) for chunk in x.split(CHUNK)])
+    scores = torch.cat([method.scores(chunk, classes) for chunk in chunks(x, CHUNK)])
     method.train()
     return scores
 
@@ -89,7 +89,7 @@ def _scores(method: Method, x: Tensor, classes: Tensor) -> Tensor:
 @torch.no_grad()
 def _semantics(method: Method, x: Tensor) -> Tensor | None:
     method.eval()
-    parts = [method.semantics(chunk) for chunk in x.split(CHUNK)]
+    parts = [method.semantics(chunk) for chunk in chunks(x, CHUNK)]
     method.train()
     return torch.cat([p for p in parts if p is not None]) if all(p is not None for p in parts) else None
 

@@ -68,11 +68,12 @@ def run_cell(cell: Cell) -> Iterator[Result]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = torch.device(cell.device)
     dataset = cell.dataset()
-    prepared = _prepare(cell, dataset, device)
+    prepared: _Prepared | None = None
     repeated: tuple[int, _Outcome] | None = None
     for seed in cell.seeds:
         provenance = describe(device, cell.sources())
         try:
+            prepared = prepared or _prepare(cell, dataset, device)
             if repeated is None:
                 outcome = _run_seed(cell, dataset, prepared, seed, device)
                 repeated = (seed, outcome) if outcome.deterministic else None
@@ -104,7 +105,7 @@ def validate_cell(cell: Cell) -> float:
 
     Raises:
         InputError: the data cannot be loaded.
-        Incompatible: the method cannot be trained with the loss.
+        Incompatible: the method cannot be trained with the loss, or on the data.
         Exception: whatever else training raises.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -119,7 +120,9 @@ def validate_cell(cell: Cell) -> float:
 
 
 def _load(cell: Cell, dataset: Dataset) -> Split:
-    split = dataset.load()
+    split, accepts = dataset.load(), METHODS[cell.spec.method].obj.accepts
+    if split.kind not in accepts:
+        raise Incompatible(f"it takes {' or '.join(accepts)} features, and {dataset.features} are {split.kind}")
     kind, _, index = cell.spec.split.partition("-")
     return random_partition(split, dataset.name, int(index)) if kind == "random" else split
 

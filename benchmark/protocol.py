@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmark.api import Split, TrainData, derive_seed
+from benchmark.api import Split, TrainData, derive_seed, feature_kind
 from benchmark.registry import InputError
 
 Indices = npt.NDArray[np.int64]
@@ -24,6 +24,8 @@ Transform = Callable[[Tensor], Tensor]
 
 #: The share of each class's images that is held out to validate (and, in random partitions, to test) on seen classes.
 SEEN_HOLD_OUT = 0.2
+#: Bytes of local features or images that are worked on at once: each takes a multiple of them on the way.
+CHUNK_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def train_data(split: Split, stage: Stage, preprocess: str, device: torch.device
     transform = fit_preprocessing(preprocess, features)
     attributes = torch.from_numpy(split.attributes[_class_order(stage)]).to(device)
     labels = torch.from_numpy(_local_labels(split, stage, stage.train)).to(device)
-    return TrainData(transform(features), labels, attributes, len(stage.seen)), transform
+    vectors = None if split.attribute_vectors is None else torch.tensor(split.attribute_vectors, device=device)
+    return TrainData(transform(features), labels, attributes, len(stage.seen), vectors), transform
 
 
 def held_out(split: Split, stage: Stage, transform: Transform, device: torch.device) -> HeldOut:
@@ -147,20 +150,44 @@ def fit_preprocessing(kind: str, features: Tensor) -> Transform:
     """A function that scales features as ``MethodConfig.preprocess`` says, fitted on (N, D) training ``features``.
 
     A feature that is constant in training is only shifted, not scaled.
+
+    Raises:
+        InputError: images are to be scaled.
     """
     if kind == "none":
         return lambda x: x
+    if feature_kind(features) == "images":
+        raise InputError(f"preprocess must be none for images, got {kind!r} instead")
     if kind == "l2":
-        return lambda x: torch.nn.functional.normalize(x, dim=1)
+        return _in_float32(lambda x: torch.nn.functional.normalize(x, dim=-1))
+    vectors = features.flatten(0, -2)
     if kind == "minmax":
-        shift = features.amin(0)
-        scale = features.amax(0) - shift
+        shift = vectors.amin(0)
+        scale = vectors.amax(0) - shift
     elif kind == "standard":
-        scale, shift = torch.std_mean(features, 0, correction=0)
+        scale, shift = torch.std_mean(vectors, 0, correction=0)
     else:
         raise ValueError(f"unknown preprocessing {kind!r}")
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return lambda x: (x - shift) / scale
+    return _in_float32(lambda x: (x - shift) / scale)
+
+
+def chunks(x: Tensor, at_most: int) -> tuple[Tensor, ...]:
+    """(N, D) features in parts of ``at_most`` images, and of no more than ``CHUNK_BYTES`` if local or images."""
+    if feature_kind(x) != "global":
+        at_most = min(at_most, max(1, CHUNK_BYTES // (x.shape[1:].numel() * x.element_size())))
+    return x.split(at_most)
+
+
+def _in_float32(transform: Transform) -> Transform:
+    """``transform``, but local features pass through float32 a chunk at a time, and keep their narrow type."""
+
+    def apply(x: Tensor) -> Tensor:
+        if feature_kind(x) == "global":
+            return transform(x)
+        return torch.cat([transform(chunk.float()).to(x.dtype) for chunk in chunks(x, len(x))])
+
+    return apply
 
 
 def _validation_classes(split: Split, rng: np.random.Generator) -> Indices:

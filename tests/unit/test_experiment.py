@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import datasets
-from benchmark.api import RegressionLoss, Run, TrainData
+from benchmark.api import FeatureKind, RegressionLoss, Run, TrainData
 from benchmark.experiment import run_cell
 from benchmark.jobs import Cell, make_spec
 from benchmark.results import Result
@@ -78,3 +78,20 @@ def test_a_loss_knows_all_classes_and_that_unseen_ones_have_no_image(monkeypatch
     assert np.array_equal(attributes.numpy(), split.attributes[[*seen, *unseen]])
     images = [int((split.labels[split.trainval] == c).sum()) for c in seen]
     assert counts.tolist() == images + [0] * len(unseen)
+
+
+@pytest.mark.parametrize("accepts", [("global",), ("local", "images")])
+def test_data_of_a_kind_that_the_method_does_not_take_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, accepts: tuple[FeatureKind, ...]
+) -> None:
+    class Picky(ToyMethod):
+        pass
+
+    Picky.accepts = accepts
+    results = run(monkeypatch, Picky)
+    if "global" in accepts:
+        assert [result.status for result in results] == ["ok"] * 3
+    else:
+        assert [(result.status, result.error) for result in results] == [
+            ("skipped", "it takes local or images features, and toy are global")
+        ] * 3

@@ -24,6 +24,7 @@ from benchmark.experiment import run_cell
 from benchmark.jobs import Cell, make_spec
 from benchmark.protocol import (
     Stage,
+    chunks,
     evaluation_stage,
     fit_preprocessing,
     held_out,
@@ -270,6 +271,77 @@ class TestPreprocessing:
     def test_another_kind_is_refused(self):
         with pytest.raises(ValueError, match="unknown preprocessing 'log'"):
             fit_preprocessing("log", self.x)
+
+
+def of_kind(kind: str) -> Split:
+    """The toy split with other features, of attributes whose names have vectors."""
+    split, rng = make_split(), np.random.default_rng(0)
+    features: Any = {
+        "local": 300 * rng.standard_normal((len(split.labels), 2, 3, 5)).astype(np.float16),
+        "images": rng.integers(0, 256, (len(split.labels), 4, 6, 3), dtype=np.uint8),
+    }[kind]
+    vectors = rng.standard_normal((split.attributes.shape[1], 7)).astype(np.float32)
+    return replace(split, features=features, attribute_vectors=vectors)
+
+
+class TestLocalFeaturesAndImages:
+    @pytest.mark.parametrize(("kind", "sizes"), [("local", (5, (2, 3))), ("images", (3, (4, 6)))])
+    def test_they_keep_their_type_and_say_their_sizes(self, kind: str, sizes: tuple[int, tuple[int, int]]):
+        split = of_kind(kind)
+        split.check()
+        stage = evaluation_stage(split)
+        data, transform = train_data(split, stage, "none", CPU)
+        assert split.kind == data.meta.kind == kind
+        assert (data.meta.n_features, data.meta.grid, data.meta.n_vector) == (*sizes, 7)
+        assert np.array_equal(data.features.numpy(), split.features[stage.train])
+        assert data.features.numpy().dtype == split.features.dtype
+        assert data.attribute_vectors is not None
+        assert split.attribute_vectors is not None
+        assert np.array_equal(data.attribute_vectors.numpy(), split.attribute_vectors)
+        assert held_out(split, stage, transform, CPU).seen_features.dtype == data.features.dtype
+
+    def test_global_features_have_no_grid(self):
+        meta = train_data(make_split(), evaluation_stage(make_split()), "none", CPU)[0].meta
+        assert (meta.kind, meta.grid, meta.n_vector) == ("global", None, 0)
+
+    @pytest.mark.parametrize("kind", ["l2", "minmax", "standard"])
+    def test_regions_are_scaled_as_if_each_were_an_image(self, kind: str, monkeypatch: pytest.MonkeyPatch):
+        x = torch.from_numpy(of_kind("local").features)
+        x[0, 0, 0] = 0
+        x[..., 4] = 200  # 200^2 is near the end of float16's range, and a constant is only shifted
+        monkeypatch.setattr("benchmark.protocol.CHUNK_BYTES", 7 * 2 * 3 * 5 * 2)
+        scaled = fit_preprocessing(kind, x)(x)
+        rows = x.float().flatten(0, 2)
+        expected = fit_preprocessing(kind, rows)(rows).view(x.shape)
+        assert scaled.dtype == torch.float16
+        assert torch.allclose(scaled.float(), expected, rtol=4e-3, atol=2e-3)
+
+    def test_pixels_are_not_scaled(self):
+        with pytest.raises(InputError, match=r"^preprocess must be none for images, got 'l2' instead$"):
+            train_data(of_kind("images"), evaluation_stage(of_kind("images")), "l2", CPU)
+
+    @given(n=st.integers(0, 30), at_most=st.integers(1, 40), limit=st.integers(1, 1000))
+    def test_chunks_hold_all_and_are_bounded_by_bytes(self, n: int, at_most: int, limit: int):
+        for x in (torch.rand(n, 2, 2, 5).half(), torch.randint(0, 256, (n, 3, 4, 3)).byte(), torch.rand(n, 9)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("benchmark.protocol.CHUNK_BYTES", limit)
+                parts = chunks(x, at_most)
+            assert torch.equal(torch.cat(parts), x)
+            assert max(map(len, parts)) <= at_most
+            for part in parts[:-1] if x.ndim == 4 else ():
+                assert len(part) == 1 or part.numel() * part.element_size() <= limit
+        assert list(map(len, parts)) == list(map(len, x.split(at_most)))  # vectors are bounded by their number alone
+
+    @pytest.mark.parametrize(
+        ("vectors", "problem"),
+        [
+            (np.zeros((3, 7)), r"must be one for each of the 8 attributes, got shape \(3, 7\) instead"),
+            (np.full((8, 7), np.nan), "must be finite, got NaN or infinity instead"),
+        ],
+    )
+    def test_wrong_vectors_are_refused(self, vectors: Any, problem: str):
+        with pytest.raises(InputError, match=f"^file: attribute vectors {problem}$"):
+            replace(make_split(), attribute_vectors=vectors.astype(np.float32)).check("file")
 
 
 # The seal -------------------------------------------------------------------------------------------------------------
