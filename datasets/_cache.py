@@ -4,6 +4,7 @@ It lies in ``$ZSL_CACHE``, else in ``$XDG_CACHE_HOME/zsl-benchmark``, else in ``
 deleted at any time:
 
 - ``features/<sha256>.npy``: a matrix, to be memory-mapped;
+- ``sound/<sha256>``: an empty file, which says that the file of this digest was read through and found sound;
 - ``sources/<hash of a path>.json``: the sha256 of the file at that path while its size and time of change stay the
   same, so that a file is hashed once and not on every load.
 
@@ -83,6 +84,23 @@ def store(key: str, shape: tuple[int, int], blocks: Iterable[Matrix]) -> Matrix:
     if matrix is None:
         raise OSError(f"{_matrix(key)} cannot be mapped into memory")
     return matrix
+
+
+def is_sound(key: str) -> bool:
+    """Whether the file with the sha256 ``key`` was marked as sound."""
+    try:
+        return (_folder("sound") / key).is_file()
+    except OSError:
+        return False
+
+
+def mark_sound(key: str) -> None:
+    """Remember that the values of the file with the sha256 ``key`` were checked, so that they need be read once only.
+
+    Raises:
+        OSError: it cannot be noted.
+    """
+    _publish(_folder("sound") / key, lambda _: None)
 
 
 def _folder(kind: str) -> Path:

@@ -2,10 +2,14 @@
 
 A data set is a folder ``<data root>/<NAME>`` with
 
-- ``<features>.mat``: ``features`` (D, N) and ``labels`` (N, 1) from 1; the official one is ``res101.mat``;
+- ``<features>.mat``: ``labels`` (N, 1) from 1, and ``features`` (D, N); the official one is ``res101.mat``;
+- ``<features>.npy``, if ``features`` is not in that file: local features (N, h, w, D) float16 or images (N, H, W, 3)
+  uint8, in the order of ``labels``; it is memory-mapped as it is;
 - ``att_splits.mat``: ``att`` and ``original_att`` (A, C), ``allclasses_names`` (C, 1), and the Proposed Split as image
   numbers from 1, ``trainval_loc``, ``test_seen_loc`` and ``test_unseen_loc``;
-- ``valclasses1.txt``, where there is one: the validation classes, one a line.
+- ``valclasses1.txt``, where there is one: the validation classes, one a line;
+- ``attribute_vectors.mat``, where there is one: ``vectors`` (V, A), of the attributes' names; it is read with local
+  features and images only.
 
 ``train_loc`` and ``val_loc`` are never read: in circulated copies they hold the images of ``test_seen_loc`` too.
 """
@@ -15,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +34,7 @@ from datasets import DATASETS, _cache
 
 _SPLITS = "att_splits.mat"
 _VALIDATION = "valclasses1.txt"
+_VECTORS = "attribute_vectors.mat"
 _GET = "python -m datasets.download gets the official data"
 _BLOCK = 1 << 20  # values that are converted at a time: 4 MiB of float32
 
@@ -50,7 +56,8 @@ def folders(data_root: Path | None) -> dict[str, Path]:
 
 def feature_sets(folder: Path) -> list[str]:
     """The names of the feature files in ``folder``: all .mat files but those of attributes and splits."""
-    return sorted(path.stem for path in folder.glob("*.mat") if not path.stem.endswith("_splits"))
+    files = (path for path in folder.glob("*.mat") if path.name != _VECTORS)
+    return sorted(path.stem for path in files if not path.stem.endswith("_splits"))
 
 
 @DATASETS.register(
@@ -120,13 +127,18 @@ class Xlsa17(api.Dataset):
         Raises:
             InputError: a file is missing or cannot be read.
         """
-        digests = [_sha256(self._feature_file), _sha256(self._folder / _SPLITS)]
+        files = [self._feature_file, self._folder / _SPLITS]
         if self._validation_file.is_file():
-            digests.append(_sha256(self._validation_file))
+            files.append(self._validation_file)
+        if array := self._array_file:
+            files.append(array)
+            if self._vector_file.is_file():
+                files.append(self._vector_file)
+        digests = [_sha256(file) for file in files]
         return hashlib.sha256("\n".join([self.config.attributes, *digests]).encode()).hexdigest()[:12]
 
     def read(self) -> api.Split:
-        """Read and check the data; the features are mapped from the cache, so that only rows in use take memory.
+        """Read and check the data; the features are memory-mapped, so that only rows in use take memory.
 
         Raises:
             InputError: a file is missing, broken or contradicts itself.
@@ -134,7 +146,9 @@ class Xlsa17(api.Dataset):
         file, choice = self._folder / _SPLITS, self.config.attributes
         content = _load(file, choice, "allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc")
         names = _names(content["allclasses_names"], f"{file}: allclasses_names")
-        features, labels = _images(self._feature_file, len(names))
+        array = self._array_file
+        labels = _labels(self._feature_file, len(names))
+        features = _local(array, len(labels)) if array else _global(self._feature_file, len(labels))
         split = api.Split(
             features,
             labels,
@@ -148,6 +162,9 @@ class Xlsa17(api.Dataset):
         if self._validation_file.is_file():
             split = replace(split, validation_classes=_validation_classes(self._validation_file, names))
             split.check(str(self._validation_file))
+        if array and self._vector_file.is_file():
+            split = replace(split, attribute_vectors=_vectors(self._vector_file))
+            split.check(str(self._vector_file))
         return split
 
     @property
@@ -162,6 +179,16 @@ class Xlsa17(api.Dataset):
     @property
     def _validation_file(self) -> Path:
         return self._folder / _VALIDATION
+
+    @property
+    def _vector_file(self) -> Path:
+        return self._folder / _VECTORS
+
+    @property
+    def _array_file(self) -> Path | None:
+        """The file of local features or images; None where the features are global."""
+        file = self._feature_file.with_suffix(".npy")
+        return file if file.is_file() and _shape_of_features(self._feature_file) is None else None
 
     @property
     def _feature_file(self) -> Path:
@@ -183,23 +210,66 @@ class Xlsa17(api.Dataset):
         return str(wanted)
 
 
-def _images(file: Path, n_classes: int) -> tuple[_cache.Matrix, npt.NDArray[np.int64]]:
-    """Features (N, D), mapped where there is a cache, and labels (N,) from 0."""
+def _labels(file: Path, n_classes: int) -> npt.NDArray[np.int64]:
+    """Labels (N,) from 0."""
     labels = _indices(_load(file, "labels")["labels"], f"{file}: labels")
     if len(labels) and not (labels.min() >= 0 and labels.max() < n_classes):
         raise InputError(
             f"{file}: labels must be in 1..{n_classes}, got {labels.min() + 1}..{labels.max() + 1} instead"
         )
-    shape = next((shape for key, shape, _ in _scipy(scipy.io.whosmat, file) if key == "features"), None)
+    return labels
+
+
+def _shape_of_features(file: Path) -> tuple[int, ...] | None:
+    """The shape of ``features`` in a .mat file; None where it holds none."""
+    return next((tuple(shape) for key, shape, _ in _scipy(scipy.io.whosmat, file) if key == "features"), None)
+
+
+def _local(file: Path, n: int) -> npt.NDArray[np.float16 | np.uint8]:
+    """Local features (N, h, w, D) float16 or images (N, H, W, 3) uint8, mapped from ``file`` itself."""
+    key = _sha256(file)
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises nearly anything over a broken file
+        raise InputError(f"{file}: cannot be read, may be truncated or no .npy file: {_line(error)}") from error
+    images = array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] == 3
+    if not (images or (array.dtype == np.float16 and array.ndim == 4)) or 0 in array.shape:
+        wanted = "local features N x h x w x D in float16 or images N x H x W x 3 in uint8"
+        raise InputError(f"{file}: must hold {wanted}, got {'x'.join(map(str, array.shape))} {array.dtype} instead")
+    if not array.flags.c_contiguous:
+        raise InputError(f"{file}: must be in C order, got Fortran order instead")
+    if len(array) != n:
+        raise InputError(f"{file}: must have a row for each of the {n} labels, got {len(array)} rows instead")
+    if not (images or _cache.is_sound(key)):
+        _require_finite(array, str(file))
+        if _sha256(file) != key:
+            raise InputError(f"{file}: changed while it was read; try again")
+        with suppress(OSError):  # a cache that cannot be written costs time only
+            _cache.mark_sound(key)
+    return array
+
+
+def _require_finite(features: npt.NDArray[np.float16], where: str) -> None:
+    step = max(1, _BLOCK // features[0].size)
+    for start in range(0, len(features), step):
+        finite = np.isfinite(features[start : start + step]).all(axis=(1, 2, 3))
+        if not finite.all():
+            number = start + finite.argmin() + 1
+            raise InputError(f"{where}: must be finite, got NaN or infinity instead, first in image {number}")
+
+
+def _global(file: Path, n: int) -> _cache.Matrix:
+    """Features (N, D), mapped where there is a cache."""
+    shape = _shape_of_features(file)
     if shape is None:
-        raise _missing(file, "features")
-    if len(shape) != 2 or shape[0] == 0 or shape[1] != len(labels):
-        hint = ": it is transposed" if shape[0] == len(labels) else ""
-        got = f"got shape {tuple(shape)} for {len(labels)} labels instead{hint}"
+        raise _missing(file, "features", f", and there is no {file.with_suffix('.npy').name} beside it")
+    if len(shape) != 2 or shape[0] == 0 or shape[1] != n:
+        hint = ": it is transposed" if shape[0] == n else ""
+        got = f"got shape {shape} for {n} labels instead{hint}"
         raise InputError(f"{file}: features must be D x N with a column for each label, {got}")
     key = _sha256(file)
     features = _cache.lookup(key, (shape[1], shape[0]))
-    return _convert(file, key) if features is None else features, labels
+    return _convert(file, key) if features is None else features
 
 
 def _convert(file: Path, key: str) -> _cache.Matrix:
@@ -244,6 +314,13 @@ def _attributes(values: npt.NDArray[Any], where: str, clamp: bool) -> npt.NDArra
         number = attributes.any(axis=1).argmin() + 1
         raise InputError(f"{where} must describe every class, got only zeros for class {number} instead")
     return attributes
+
+
+def _vectors(file: Path) -> npt.NDArray[np.float32]:
+    """(A, V) from the file's (V, A)."""
+    values = _numeric(_load(file, "vectors")["vectors"], f"{file}: vectors")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values.T, dtype=np.float32)
 
 
 def _names(values: npt.NDArray[Any], where: str) -> tuple[str, ...]:
@@ -295,9 +372,9 @@ def _load(file: Path, *keys: str) -> dict[str, Any]:
     return content
 
 
-def _missing(file: Path, key: str) -> InputError:
+def _missing(file: Path, key: str, more: str = "") -> InputError:
     held = ", ".join(key for key, *_ in _scipy(scipy.io.whosmat, file))
-    return InputError(f"{file}: {key} is missing; the file holds {held or 'nothing'}")
+    return InputError(f"{file}: {key} is missing; the file holds {held or 'nothing'}{more}")
 
 
 def _scipy(reader: Callable[..., Any], file: Path, **options: Any) -> Any:
