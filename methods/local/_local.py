@@ -85,5 +85,7 @@ def compactness(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, A) sum over regions of (B, R, A) maps times the squared distance, in cells, to the map's peak."""
     rows, columns = (torch.arange(n, device=maps.device) for n in grid)
     places = torch.cartesian_prod(rows, columns).to(maps.dtype)
-    distances = (places[:, None] - places).square().sum(-1)
-    return (maps * distances[maps.argmax(1)].transpose(1, 2)).sum(1)
+    # |r - p|^2 = |r|^2 - 2 <r, p> + |p|^2: three sums over regions for each map, instead of a distance for each entry.
+    peaks, moments = places[maps.argmax(1)], maps.transpose(1, 2)
+    squares, total = moments @ places.square().sum(1), maps.sum(1)
+    return squares - 2 * (moments @ places * peaks).sum(-1) + peaks.square().sum(-1) * total

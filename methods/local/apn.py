@@ -65,8 +65,10 @@ class APN(LocalMethod):
         of_image, of_regions = self._global(regions), maps.amax(1)
         value = self._cross_entropy(of_image, y) + config.local_weight * self._cross_entropy(of_regions, y)
         error = self._error(of_regions, y, loss) + config.global_regression * self._error(of_image, y, loss)
-        spread = compactness(maps.sigmoid(), self.grid).sum(1).mean()
-        return value + config.regression_weight * error + config.compactness_weight * spread
+        value = value + config.regression_weight * error
+        if config.compactness_weight:
+            value = value + config.compactness_weight * compactness(maps.sigmoid(), self.grid).sum(1).mean()
+        return value
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
         return self.semantics(x) @ self.attributes[classes].T
