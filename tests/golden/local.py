@@ -44,7 +44,9 @@ def build(kind: type[Method], data: TrainData, **settings: Any) -> Any:
     return method
 
 
-def check_objective(kind: type[Method], slow: Slow, grid: tuple[int, int], weight: float | None, **settings: Any) -> None:
+def check_objective(
+    kind: type[Method], slow: Slow, grid: tuple[int, int], weight: float | None, **settings: Any
+) -> None:
     """The objective, and its slope along a random direction of each parameter, agree with ``slow``'s.
 
     Args:
