@@ -29,6 +29,7 @@ def test_it_is_the_same_each_time_and_noise_and_size_keep_the_classes(split: Spl
     again, equal, full = dataset().load(), dataset(noise="equal").load(), dataset(size="full").load()
     assert np.array_equal(split.features, again.features)
     assert split.attribute_vectors is not None
+    assert again.attribute_vectors is not None
     assert np.array_equal(split.attribute_vectors, again.attribute_vectors)
     assert not np.array_equal(split.features, equal.features)
     for other in (equal, full):
