@@ -133,12 +133,20 @@ class ImbalanceReport(Config):
     errors: dict[str, Any] | None = None
 
 
+class CurvePoints(Config):
+    """The seen-unseen curve in at most 64 points, U rising and S falling, in percent: ``metrics.Curve.thinned``."""
+
+    unseen: list[float]
+    seen: list[float]
+
+
 class Evaluation(Config):
-    """All figures of a fitted method on one set of held-out images."""
+    """All figures of a fitted method on one set of held-out images; older results have no ``curve``."""
 
     metrics: Metrics
     per_class: list[ClassAccuracy]
     imbalance: ImbalanceReport | None
+    curve: CurvePoints | None = None
 
 
 class Selection(Config):
