@@ -78,7 +78,7 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
     ]
     losses = [parse_spec(text, "--loss") for text in arguments.loss]
     overrides = parse_assignments(arguments.set, "--set")
-    seeds, device = parse_seeds(arguments.seeds), _device(arguments.device)
+    seeds, device = parse_seeds(arguments.seeds), choose_device(arguments.device)
     return [
         Cell(
             make_spec(method, overrides, loss, dataset, options, split, protocol, tuned),
@@ -116,7 +116,12 @@ def choose_threads() -> None:
         torch.set_num_threads(1)
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """The device that ``--device`` names; ``auto`` is a CUDA GPU where there is one.
+
+    Raises:
+        InputError: it cannot be used here.
+    """
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return "cuda" if usable["cuda"] else "cpu"

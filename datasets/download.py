@@ -42,6 +42,7 @@ from tqdm import tqdm
 
 from benchmark.api import Config
 from benchmark.registry import InputError, did_you_mean
+from datasets._disk import require_space, write_all, writing
 
 try:
     import fcntl
@@ -181,13 +182,13 @@ def _fetch(url: str, part: BinaryIO) -> None:
                 raise _Unusable("the server does not state the length, so a download could not be verified")
             stated = _Stated(url=url, validator=_validator(response.headers), length=int(length))
             have = len(head)
-            with _writing(path):
+            with writing(path):
                 # In this order: a kill in between leaves an empty file, or a note that does not parse. Both start anew.
                 part.truncate(0)
                 _note(path).write_text(stated.model_dump_json(), encoding="utf-8")
-                _write(part, head)
+                write_all(part, head)
         assert stated is not None
-        _require_space(path.parent, stated.length - have, "the rest of the archive")
+        require_space(path.parent, stated.length - have, "the rest of the archive")
         _receive(response, part, have, stated)
 
 
@@ -241,8 +242,8 @@ def _receive(response: HTTPResponse, part: BinaryIO, have: int, stated: _Stated)
                     f"broke off after {have} of the stated {stated.length} bytes ({problem}); "
                     f"give the same command to {again}"
                 )
-            with _writing(Path(part.name)):
-                _write(part, chunk)
+            with writing(Path(part.name)):
+                write_all(part, chunk)
             have += len(chunk)
             bar.update(len(chunk))
 
@@ -334,20 +335,20 @@ def _refuse_unsafe(member: zipfile.ZipInfo) -> None:
 def _unpack(bundle: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], staging: Path) -> None:
     """Extract ``members`` to ``staging``; zipfile checks each CRC-32 and never gives more than the declared size."""
     total = sum(member.file_size for member in members.values())
-    _require_space(staging.parent, total, "the unpacked data sets")
+    require_space(staging.parent, total, "the unpacked data sets")
     with tqdm(total=total, unit="B", unit_scale=True, desc="unpack", disable=None) as bar:
         for name, member in members.items():
             target = staging / name
             with ExitStack() as files:
                 source = files.enter_context(bundle.open(member))
-                with _writing(target):
+                with writing(target):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     sink = files.enter_context(target.open("xb", buffering=0))
                 while chunk := source.read(_CHUNK):
-                    with _writing(target):
-                        _write(sink, chunk)
+                    with writing(target):
+                        write_all(sink, chunk)
                     bar.update(len(chunk))
-                with _writing(target):
+                with writing(target):
                     os.fsync(sink)
 
 
@@ -373,33 +374,6 @@ def _place(staging: Path, root: Path) -> None:
         target = root / file.relative_to(staging)
         target.parent.mkdir(exist_ok=True)
         file.replace(target)
-
-
-# ------------------------------------------------------------------------------------------------------- the disk
-
-
-def _require_space(folder: Path, needed: int, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        sizes = [tqdm.format_sizeof(size, "B") for size in (needed, free)]
-        raise InputError(f"{folder}: {what} must have {sizes[0]} of free disk space, got {sizes[1]} instead")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Tell failed writes (the disk is full, a quota) from failed reads."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({_reason(error)}); once that is mended, the same command goes on from there"
-        ) from error
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:  # an unbuffered write may take less than all, on a disk that is nearly full
-        rest = rest[file.write(rest) :]
 
 
 # ---------------------------------------------------------------------------------------------------- command line
