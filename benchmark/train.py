@@ -190,7 +190,20 @@ class GradientConfig(MethodConfig):
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
-def fit(method: Method, objective: Objective, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+def fit(
+    method: Method,
+    objective: Objective,
+    data: TrainData,
+    loss: RegressionLoss | None,
+    run: Run,
+    *,
+    groups: list[dict[str, Any]] | None = None,
+    n_batches: int = 0,
+    schedule: Schedule | None = None,
+) -> None:
     """Minimise ``objective`` over mini-batches until validation says so; the one loop of the gradient methods.
 
     Args:
@@ -199,17 +212,23 @@ def fit(method: Method, objective: Objective, data: TrainData, loss: RegressionL
         data: the training data.
         loss: its own parameters, if it learns any, are trained along.
         run: lends epochs, random numbers and the log.
+        groups: optimiser groups of the method's parameters; None: one group of them all.
+        n_batches: batches of an epoch; 0: as many as the training set holds.
+        schedule: makes what changes the optimiser's learning rates after each epoch; None: they stay.
     """
     config = method.config
-    groups: list[dict[str, Any]] = [{"params": [p for p in method.parameters() if p.requires_grad]}]
+    groups = groups or [{"params": [p for p in method.parameters() if p.requires_grad]}]
     optimizer = build_optimizer(config, groups + (loss.parameter_groups() if loss else []))
+    scheduler = schedule(optimizer) if schedule else None
     generator = run.generator("batches")
     for _ in run.epochs(method, config.epochs, config.patience):
         total = torch.zeros((), device=run.device)
-        batches = draw_batches(data, config.batch_size, config.shots, generator)
+        batches = draw_batches(data, config.batch_size, config.shots, generator, n_batches)
         for batch in batches:
             total += descend(objective(data.features[batch], data.labels[batch]), optimizer)
         run.log(loss=total / len(batches))
+        if scheduler:
+            scheduler.step()
 
 
 def descend(value: Tensor, *optimizers: torch.optim.Optimizer) -> Tensor:
@@ -232,23 +251,28 @@ def build_optimizer(config: GradientConfig, groups: list[dict[str, Any]]) -> tor
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
-def draw_batches(data: TrainData, size: int, shots: int, generator: torch.Generator) -> Sequence[Tensor]:
+def draw_batches(
+    data: TrainData, size: int, shots: int, generator: torch.Generator, n_batches: int = 0
+) -> Sequence[Tensor]:
     """One epoch of batches, each a tensor of indices into ``data``; see ``GradientConfig`` for ``size`` and ``shots``.
 
-    A class of fewer images than ``shots`` repeats some within a batch.
+    A class of fewer images than ``shots`` repeats some within a batch. ``n_batches`` of 0 makes as many as the data
+    hold; uniform batches of a longer epoch go through all images again and again.
     """
+    n, device = len(data.labels), data.labels.device
     if shots == 0:
-        order = torch.randperm(len(data.labels), generator=generator, device=data.labels.device)
-        return order.split(size)
+        rounds = -(-n_batches * size // n) or 1
+        order = torch.cat([torch.randperm(n, generator=generator, device=device) for _ in range(rounds)])
+        return order.split(size)[: n_batches or None]
     counts = data.class_counts
     ways = max(1, min(size // shots, data.n_seen))
-    n_batches = -(-len(data.labels) // (ways * shots))
+    n_batches = n_batches or -(-n // (ways * shots))
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=data.labels.device)
+        return torch.rand(shape, generator=generator, device=device)
 
     # Images sorted by class, in random order within a class; a batch takes ``shots`` neighbours from a random place.
-    by_class = torch.argsort(data.labels + uniform(len(data.labels)).double())
+    by_class = torch.argsort(data.labels + uniform(n).double())
     classes = uniform(n_batches, data.n_seen).argsort(1)[:, :ways]
     first = (uniform(n_batches, ways) * counts[classes]).long()
     places = (first[..., None] + torch.arange(shots, device=first.device)) % counts[classes][..., None]

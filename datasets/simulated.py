@@ -219,7 +219,7 @@ class Simulated(Dataset):
         counts[2, unseen] = apportion(size.test_unseen, weights[unseen])
         return counts
 
-    def _features(self, attributes: Floats, labels: Ints) -> npt.NDArray[np.float32]:
+    def _features(self, attributes: Floats, labels: Ints) -> npt.NDArray[np.float32 | np.float16]:
         """(N, D) features of images with ``labels`` (N,), given the (C, A) class semantics."""
         size, (n_classes, n_attributes) = self._size, attributes.shape
         n_latent = n_attributes + N_NUISANCE

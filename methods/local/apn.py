@@ -1,0 +1,94 @@
+"""APN: attribute prototypes found by their most similar region, trained beside a global projection."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmark.api import Meta, RegressionLoss
+from methods import METHODS
+from methods.local._local import LocalConfig, LocalMethod, compactness, project
+
+
+@METHODS.register(
+    "apn",
+    title="APN",
+    family="local",
+    year=2020,
+    source="Xu et al., Attribute Prototype Network for Zero-Shot Learning, NeurIPS 2020, arXiv 2008.08290",
+)
+class APN(LocalMethod):
+    """A global projection g = pool over r of W f_r, and a local one whose maps M_jr = <P_j, f_r> show the attributes.
+
+    With l_j = max over r of M_jr and CE the cross-entropy of scores <., a_c> over seen classes, minimised is
+
+        CE(g) + local_weight * CE(l) + lambda * (error(l) + global_regression * error(g))
+        + compactness_weight * sum over j, r of sigmoid(M_jr) * squared distance of r to the peak of M_j
+
+    Both errors are the attribute-regression slot; ``none`` is the published method, whose error is the plain mean of
+    (v_j - a_j)^2; a loss takes its place in both. Images are scored by g. Departures from the authors' code: their
+    cross-entropy takes the softmax of a softmax, here it is one; their penalty on groups of attributes (body parts) is
+    left out, as data sets do not have such groups, and the compactness is of all attributes; Adam keeps its state over
+    epochs and its usual momentum. With cached features g and l share no parameter, and the local part teaches g
+    nothing; it does when a backbone is trained.
+    """
+
+    vectors_are = "unused"
+
+    class Config(LocalConfig):
+        """Settings.
+
+        Attributes:
+            pooling: of W f_r over regions (published: max for CUB, avg for the others).
+            local_weight: of the local cross-entropy.
+            global_regression: the weight of the error of g, relative to that of l.
+            compactness_weight: of the spread of the maps, summed over attributes, mean over images.
+        """
+
+        pooling: Literal["max", "avg"] = "avg"
+        local_weight: float = Field(1.0, ge=0)
+        global_regression: float = Field(0.1, ge=0)
+        compactness_weight: float = Field(0.0, ge=0)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        shape = meta.n_attributes, self.n_channels
+        self.projection = nn.Parameter(2e-4 * torch.rand(shape, generator=generator))
+        self.prototypes = nn.Parameter(2e-4 * torch.rand(shape, generator=generator))
+
+    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
+        config, maps = self.config, project(regions, self.prototypes.T)
+        of_image, of_regions = self._global(regions), maps.amax(1)
+        value = self._cross_entropy(of_image, y) + config.local_weight * self._cross_entropy(of_regions, y)
+        error = self._error(of_regions, y, loss) + config.global_regression * self._error(of_image, y, loss)
+        value = value + config.regression_weight * error
+        if config.compactness_weight:
+            value = value + config.compactness_weight * compactness(maps.sigmoid(), self.grid).sum(1).mean()
+        return value
+
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
+        return self.semantics(x) @ self.attributes[classes].T
+
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self._global(self.regions(x))
+
+    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.over_grid(project(self.regions(x), self.prototypes.T).sigmoid())
+
+    def _global(self, regions: Tensor) -> Tensor:
+        """(B, A) g."""
+        if self.config.pooling == "avg":
+            return regions.mean(1) @ self.projection.T
+        return project(regions, self.projection.T).amax(1)
+
+    def _cross_entropy(self, predicted: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(predicted @ self.attributes[: self.n_seen].T, y)
+
+    def _error(self, predicted: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:
+        target = self.attributes[y]
+        value: Tensor = F.mse_loss(predicted, target) if loss is None else loss(predicted, target, y)
+        return value

@@ -1,0 +1,87 @@
+"""DAZLE: each attribute attends to the regions of an image; unseen classes compete in training."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmark.api import Meta, RegressionLoss
+from methods import METHODS
+from methods.local._calibration import calibrated, self_calibrated_cross_entropy
+from methods.local._local import LocalConfig, LocalMethod, project
+
+
+@METHODS.register(
+    "dazle",
+    title="DAZLE",
+    family="local",
+    year=2020,
+    source="Huynh & Elhamifar, Fine-Grained GZSL via Dense Attribute-Based Attention, CVPR 2020",
+)
+class DAZLE(LocalMethod):
+    """Dense attention of attributes over regions, a gate for each attribute, and a dot product with the class's.
+
+    With regions f_r and a vector v_j of each attribute, which starts at that of its name and is trained:
+
+        alpha_jr = softmax over r of v_j W2 f_r;   s_j = sum over r of alpha_jr (v_j W1 f_r)
+        b_j = sigmoid(v_j W3 (sum over r of alpha_jr f_r));   score of class c = sum over j of a_cj b_j s_j
+
+    Minimised is the cross-entropy over all classes plus ``calibration_weight`` times the self-calibration, -ln of the
+    mean probability of unseen classes. Attributes of unseen classes are used in training, as in the paper; their images
+    are not. Scores of unseen classes are raised by 1 and of seen ones lowered by 1, in the self-calibration and in the
+    test. The slot is s; ``none`` is the published method, which has no regression. Departures from the authors' code:
+    Adam in place of RMSprop, and attributes are taken as the data set has them, also below 0.
+    """
+
+    vectors_are = "trained"
+
+    class Config(LocalConfig):
+        """Settings.
+
+        Attributes:
+            gate: b_j; without it, it is 1 (published for SUN).
+            normalize_vectors: scale the v_j to unit norm at each use (published for AWA2).
+            calibration_weight: of the self-calibration.
+        """
+
+        gate: bool = True
+        normalize_vectors: bool = False
+        calibration_weight: float = Field(0.1, ge=0)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        shape = meta.n_vector, self.n_channels
+        self.value_map = nn.Parameter(torch.randn(shape, generator=generator))
+        self.attention_map = nn.Parameter(torch.zeros(shape))
+        self.gate_map = nn.Parameter(torch.zeros(shape)) if config.gate else None
+
+    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
+        predicted, gates = self._predict(regions)
+        scores = (predicted * gates) @ self.attributes.T
+        value = self_calibrated_cross_entropy(scores, y, self.n_seen, self.config.calibration_weight)
+        return value if loss is None else value + self.regression(predicted, y, loss)
+
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
+        predicted, gates = self._predict(self.regions(x))
+        return calibrated((predicted * gates) @ self.attributes[classes].T, classes, self.n_seen)
+
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self._predict(self.regions(x))[0]
+
+    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.over_grid(self._project(self.regions(x), self.attention_map).softmax(1))
+
+    def _predict(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, A) s and b."""
+        weights = self._project(regions, self.attention_map).softmax(1)
+        predicted = (weights * self._project(regions, self.value_map)).sum(1)
+        if self.gate_map is None:
+            return predicted, torch.ones_like(predicted)
+        return predicted, (weights * self._project(regions, self.gate_map)).sum(1).sigmoid()
+
+    def _project(self, regions: Tensor, matrix: Tensor) -> Tensor:
+        """(B, R, A) v_j W f_r of a matrix W (V, D)."""
+        vectors = F.normalize(self.vectors, dim=1) if self.config.normalize_vectors else self.vectors
+        return project(regions, matrix.T, vectors.T)

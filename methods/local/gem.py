@@ -1,0 +1,78 @@
+"""GEM-ZSL: a global projection classified by cosine, beside attention maps that must peak where attributes are."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmark.api import Meta, RegressionLoss
+from methods import METHODS
+from methods.layers import linear
+from methods.local._local import LocalConfig, LocalMethod, compactness, project
+
+
+@METHODS.register(
+    "gem",
+    title="GEM-ZSL",
+    family="local",
+    year=2021,
+    source="Liu et al., Goal-Oriented Gaze Estimation for Zero-Shot Learning, CVPR 2021, arXiv 2103.03433",
+)
+class GEM(LocalMethod):
+    """g = W (mean over r of f_r), and maps m_jr = softmax over r of (Q w_j) . f_r of unit name vectors w_j.
+
+    Minimised is CE(scale * cos(g, attributes of seen classes), y) + attention_weight * mean over j of
+    (max over r of m_jr - a_yj)^2 + compactness_weight * mean over j, r of m_jr * squared distance of r to the peak of
+    m_j + lambda * regression(g, a_y). The slot is g, which is what classifies; ``none`` is the published method, which
+    regresses the peaks of the maps alone. ``attention_weight=0`` with a loss is the GEMNet of Ye et al. (TIP 2023).
+    Departures from the authors' code: its penalty on groups of attributes (body parts) is left out, as data sets do not
+    have such groups, and so are parts of it that reach no output. With cached features g and the maps share no
+    parameter, and the maps teach g nothing; they do when a backbone is trained.
+    """
+
+    vectors_are = "fixed"
+
+    class Config(LocalConfig):
+        """Settings.
+
+        Attributes:
+            scale: the factor of the cosines inside the cross-entropy.
+            attention_weight: of the regression of the maps' peaks.
+            compactness_weight: of the spread of the maps.
+        """
+
+        scale: float = Field(20.0, gt=0)
+        attention_weight: float = Field(1.0, ge=0)
+        compactness_weight: float = Field(0.2, ge=0)
+
+    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
+        super().__init__(meta, config, generator)
+        self.projection = nn.Parameter(torch.randn(meta.n_attributes, self.n_channels, generator=generator))
+        self.query = nn.Parameter(linear(meta.n_vector, self.n_channels, generator).weight)
+
+    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
+        config, predicted, maps = self.config, self._predict(regions), self._attention(regions)
+        seen = torch.arange(self.n_seen, device=y.device)
+        value = F.cross_entropy(self.cosines(predicted, seen), y)
+        value = value + config.attention_weight * F.mse_loss(maps.amax(1), self.attributes[y])
+        value = value + config.compactness_weight * compactness(maps, self.grid).mean() / maps.shape[1]
+        return value if loss is None else value + self.regression(predicted, y, loss)
+
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
+        return self.cosines(self.semantics(x), classes)
+
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self._predict(self.regions(x))
+
+    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.over_grid(self._attention(self.regions(x)))
+
+    def _predict(self, regions: Tensor) -> Tensor:
+        """(B, A) g."""
+        return regions.mean(1) @ self.projection.T
+
+    def _attention(self, regions: Tensor) -> Tensor:
+        """(B, R, A) maps, of sum 1 over regions."""
+        return project(regions, self.query, self.vectors.T).softmax(1)
