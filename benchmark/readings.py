@@ -47,9 +47,11 @@ def claims(groups: Sequence[Group], part: str) -> str:
     if not lines:
         return "No two of the compared losses were run with the same method."
     note = (
-        "(k with an interval below 0); higher: those with an interval above 0. The change is the median over methods."
+        f"On {part} classes, in how many methods each figure is lower; in brackets, in how many of them the interval "
+        "lies below 0, or all runs fall alike; then the median change over methods. Higher: the methods whose interval "
+        "lies above 0, or whose runs rise alike."
     )
-    return "\n".join([f"On {part} classes, number of methods in which the figure is lower {note}", "", *lines])
+    return "\n".join([note, "", *lines])
 
 
 def _lower(name: str, found: Tally) -> str:
