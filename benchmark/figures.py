@@ -400,6 +400,7 @@ def _outer_labels(axes: Sequence[Axes], n: int, x: str, y: str) -> None:
             axis.set_ylabel(y)
         if i + columns >= n:
             axis.set_xlabel(x)
+            axis.tick_params(labelbottom=True)
 
 
 def _loss_handles(groups: Sequence[Group], look: Mapping[str, Style], line: bool = True) -> list[Line2D]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -160,7 +161,7 @@ def error_matrices(errors: Mapping[str, Matrix], n_seen: int) -> str:
     plain = errors[PLAIN]
     for loss, matrix in errors.items():
         per_semantic = np.sort(np.nanmean(matrix[n_seen:], axis=0))
-        worst = per_semantic[-max(1, round(len(per_semantic) / 10)) :].mean() / per_semantic.mean()
+        worst = per_semantic[-math.ceil(len(per_semantic) / 10) :].mean() / per_semantic.mean()
         present = np.isfinite(plain) & np.isfinite(matrix)
         falls = (
             ""
