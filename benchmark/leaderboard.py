@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark import site
+from benchmark import manifest, site
 from benchmark.boards import ACCURACIES, COMMAND, HEADER, TESTED, in_order, render
 from benchmark.cells import aligned, compared_count, count, difference, mean, mean_std
 from benchmark.registry import InputError
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(out: Path, only_check: bool) -> int:
     if not out.is_dir():
         raise InputError(f"--out {out}: must be a folder of results and boards, and there is none")
-    lines = check(out) if only_check else [str(path) for path in write_boards(out)]
+    lines = [*check(out), *manifest.check(out)] if only_check else [str(path) for path in write_boards(out)]
     print("\n".join(lines) or f"{out}: fresh")
     return 1 if only_check and lines else 0
 

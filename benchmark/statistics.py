@@ -103,12 +103,14 @@ class Difference:
         p: of a two-sided paired t-test over seeds, or over partitions; None with fewer than two of them, or without
             variance.
         constant: the difference is the same throughout, as between deterministic methods, so that no test exists.
+        interval: the 95 % confidence interval of that t-test; None where ``p`` is.
     """
 
     mean: float
     pairs: tuple[Pair, ...]
     p: float | None
     constant: bool
+    interval: tuple[float, float] | None = None
 
 
 class Comparison(NamedTuple):
@@ -186,8 +188,12 @@ def compare(row: Row, reference: Row, figure: Figure) -> Difference | None:
     a, b = (_independent({pair: values[pair] for pair in common}) for values in (ours, theirs))
     differences = np.subtract(a, b)
     constant = len(a) > 1 and float(np.ptp(differences)) < _ROUNDING
-    p = float(stats.ttest_rel(a, b).pvalue) if len(a) > 1 and not constant else None
-    return Difference(float(differences.mean()), tuple(common), p, constant)
+    p, interval = None, None
+    if len(a) > 1 and not constant:
+        test = stats.ttest_rel(a, b)
+        low, high = test.confidence_interval()
+        p, interval = float(test.pvalue), (float(low), float(high))
+    return Difference(float(differences.mean()), tuple(common), p, constant, interval)
 
 
 def comparisons(
