@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from benchmark.api import Config
 from benchmark.registry import InputError
-from datasets import backbones
+from datasets.backbones import PYPI_LITE0, load
+from datasets.backbones import Backbone as Network
 
 #: The folder of weight files; settings hold the files' names alone, as results are public and folders are not.
 WEIGHTS = "ZSL_WEIGHTS"
@@ -105,17 +106,17 @@ def crop(images: Tensor, side: int, generator: torch.Generator | None) -> Tensor
     return images[torch.arange(n, device=device)[:, None, None], rows[:, :, None], columns[:, None]]
 
 
-def _load(config: BackboneConfig, size: int) -> backbones.Backbone:
+def _load(config: BackboneConfig, size: int) -> Network:
     weights: str | None = config.weights
     if weights in ("pretrained", "random"):
         weights = None
-    elif weights != backbones.PYPI_LITE0:
+    elif weights != PYPI_LITE0:
         folder = os.environ.get(WEIGHTS)
         if folder is None or Path(config.weights).name != weights:
-            choices = f"pretrained, random, {backbones.PYPI_LITE0} or the name of a file in the folder ${WEIGHTS}"
+            choices = f"pretrained, random, {PYPI_LITE0} or the name of a file in the folder ${WEIGHTS}"
             raise InputError(f"backbone.weights must be {choices}, got {weights!r} instead")
         weights = str(Path(folder) / config.weights)
-    network = backbones.load(config.name, weights, size, pretrained=config.weights == "pretrained")
+    network = load(config.name, weights, size, pretrained=config.weights == "pretrained")
     if config.checkpointing:
         if not hasattr(network.model, "set_grad_checkpointing"):
             raise InputError(f"backbone.checkpointing: {config.name} has none; timm's networks have")

@@ -65,7 +65,7 @@ def trained(loss_name: str, parameters: dict[str, Any], batch_size: int) -> dict
         rows = torch.arange(13)
         own = parallel.share(rows)
         value = parallel.weight(own, rows) * method.objective(data.features[own], data.labels[own], data, loss)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimizer.step()
     assert method.map.grad is not None
     run = RefitRun(CPU, 0, "", 2)
@@ -85,7 +85,7 @@ def _process(rank: int, folder: str) -> None:
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Values, gradients and trained weights; batches of 15 divide into 8 and 7, and the last one may be of 1 alone."""
-    spawn(_process, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(_process, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     cases = [(case, batch_size) for case in LOSSES for batch_size in (16, 15)]
     for (case, batch_size), *both in zip(cases, first, second, strict=True):
