@@ -7,6 +7,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from benchmark import parallel
 from benchmark.api import Method
 from benchmark.imbalance import encode, error_matrix, summarise
 from benchmark.metrics import Curve, mean_per_class, per_class_accuracy, predict, seen_unseen_curve
@@ -87,17 +88,18 @@ def _gzsl_scores(method: Method, held_out: HeldOut) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _scores(method: Method, x: Tensor, classes: Tensor) -> Tensor:
     method.eval()
-    scores = torch.cat([method.scores(chunk, classes) for chunk in chunks(x, CHUNK)])
+    scores = torch.cat([method.scores(chunk, classes) for chunk in chunks(parallel.share(x), CHUNK)])
     method.train()
-    return scores
+    return parallel.gather(scores)[: len(x)]
 
 
 @torch.no_grad()
 def _semantics(method: Method, x: Tensor) -> Tensor | None:
     method.eval()
-    parts = [method.semantics(chunk) for chunk in chunks(x, CHUNK)]
+    parts = [method.semantics(chunk) for chunk in chunks(parallel.share(x), CHUNK)]
     method.train()
-    return torch.cat([p for p in parts if p is not None]) if all(p is not None for p in parts) else None
+    known = [p for p in parts if p is not None]
+    return parallel.gather(torch.cat(known))[: len(x)] if len(known) == len(parts) else None
 
 
 def _calibrated(scores: Tensor, n_seen: int, gamma: float) -> Tensor:

@@ -119,6 +119,26 @@ def validate_cell(cell: Cell) -> float:
     return sum(values) / len(values)
 
 
+def fit_cell(cell: Cell, seed: int) -> tuple[Method, Transform]:
+    """The method of ``cell``, selected on validation and refitted, and the preprocessing of its features.
+
+    Raises:
+        InputError: the data cannot be loaded, or the method cannot be trained with the loss or on the data.
+    """
+    device = torch.device(cell.device)
+    try:
+        dataset = cell.dataset()
+        split = _load(cell, dataset)
+        select_on, validation = _validation(cell, split, dataset, device)
+        trainval, transform = train_data(split, evaluation_stage(split), cell.method_config().preprocess, device)
+        selecting = SelectionRun(device, seed, f"{cell.title} s{seed} select", validation)
+        _fit(cell, select_on, selecting, seed)
+        refitting = RefitRun(device, seed, f"{cell.title} s{seed} refit", selecting.choice)
+        return _fit(cell, trainval, refitting, seed)[0], transform
+    except Incompatible as reason:
+        raise InputError(f"{cell.title}: {reason}") from None
+
+
 def _load(cell: Cell, dataset: Dataset) -> Split:
     split, accepts = dataset.load(), METHODS[cell.spec.method].obj.accepts
     if split.kind not in accepts:

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from benchmark import parallel
+
 ROOT = Path(__file__).resolve().parent.parent
 #: What makes the figures; a change elsewhere (documents, boards, tests) leaves the tree clean.
 CODE = ("benchmark", "methods", "losses", "datasets")
@@ -40,6 +42,7 @@ def describe(device: torch.device, sources: dict[str, Path]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": parallel.size(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "libraries": {name: _version(name) for name in LIBRARIES},

@@ -10,10 +10,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 import datasets
+from benchmark import parallel
 from benchmark.cli import add_grid_options, choose_threads, exit_code, grid
 from benchmark.jobs import Plan, load_plugins, plan
 from benchmark.launch import LAUNCHERS, Launcher
 from benchmark.leaderboard import DEFAULT_OUT, terminal_table, write_boards
+from benchmark.registry import InputError
 from benchmark.results import Result, Store
 from benchmark.tuned import DEFAULT_FOLDER
 from losses import LOSSES
@@ -24,6 +26,7 @@ EXAMPLES = """examples:
   python -m benchmark.run --method ale eszsl --loss none mse remse remse:scale=mean_one --seeds 0-4
   python -m benchmark.run --method ale --loss mse --dataset cub:attributes=original_att --data-root xlsa17/data
   python -m benchmark.run --method ale --loss mse remse --dataset awa1 --data-root xlsa17/data --tuned
+  torchrun --nproc-per-node 4 -m benchmark.run --method attentionnet --loss remse --dataset cub:features=images448 ...
   python -m benchmark.run --plugin my_method.py --method mine --loss mse --set lr=0.01 --dry-run
 """
 
@@ -31,7 +34,8 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments), "runs")
+    with parallel.processes():
+        return exit_code(lambda: _run(arguments), "runs")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +86,13 @@ def _run(arguments: argparse.Namespace) -> int:
     choose_threads()
     store = Store(arguments.out / "results")
     todo = plan(cells, store, arguments.force)
+    if parallel.size() > 1 and arguments.launcher != "inline":
+        raise InputError(f"--launcher {arguments.launcher}: torchrun takes inline only")
+    parallel.wait_for_all()  # what one process stores, the others must not take for stored before
+    if parallel.rank():  # the first process alone writes and prints
+        for _ in () if arguments.dry_run else LAUNCHERS["inline"].obj(todo.todo):
+            pass
+        return 0
     for warning in todo.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.dry_run:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmark import parallel
 from benchmark.api import Method, MethodConfig, RegressionLoss, Run, TrainData, derive_seed
 from benchmark.evaluate import curve
 from benchmark.metrics import Curve
@@ -86,7 +87,7 @@ class _Run(Run):
         return row
 
     def _bar(self, total: int, kind: str) -> tqdm[NoReturn]:
-        return tqdm(total=total, desc=self._title, unit=kind, leave=False, disable=None)
+        return tqdm(total=total, desc=self._title, unit=kind, leave=False, disable=parallel.rank() > 0 or None)
 
 
 class SelectionRun(_Run):
@@ -221,14 +222,17 @@ def fit(
     optimizer = build_optimizer(config, groups + (loss.parameter_groups() if loss else []))
     scheduler = schedule(optimizer) if schedule else None
     generator = run.generator("batches")
-    for _ in run.epochs(method, config.epochs, config.patience):
-        total = torch.zeros((), device=run.device)
-        batches = draw_batches(data, config.batch_size, config.shots, generator, n_batches)
-        for batch in batches:
-            total += descend(objective(data.features[batch], data.labels[batch]), optimizer)
-        run.log(loss=total / len(batches))
-        if scheduler:
-            scheduler.step()
+    with parallel.shared_steps(optimizer, loss):
+        for _ in run.epochs(method, config.epochs, config.patience):
+            total = torch.zeros((), device=run.device)
+            batches = draw_batches(data, config.batch_size, config.shots, generator, n_batches)
+            for batch in batches:
+                own = parallel.share(batch)
+                value = objective(data.features[own], data.labels[own])
+                total += descend(parallel.weight(own, batch) * value, optimizer)
+            run.log(loss=parallel.mean(total) / len(batches))
+            if scheduler:
+                scheduler.step()
 
 
 def descend(value: Tensor, *optimizers: torch.optim.Optimizer) -> Tensor:

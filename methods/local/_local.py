@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmark import parallel
 from benchmark.api import FeatureKind, Incompatible, Meta, Method, RegressionLoss, Run, TrainData
 from benchmark.train import GradientConfig, fit
 from methods.local._backbone import Backbone, BackboneConfig
@@ -74,7 +75,7 @@ class LocalMethod(Method):
                 raise Incompatible("needs attribute vectors; python -m datasets.vectors makes them")
             self.vectors.data.copy_(F.normalize(data.attribute_vectors, dim=1))
         if self.backbone:
-            self._augmentation = run.generator("augmentation")
+            self._augmentation = run.generator(f"augmentation {parallel.rank()}")
         fit(
             self,
             lambda x, y: self.objective(self.regions(x), y, loss),
