@@ -527,11 +527,16 @@ def _row_table(board: Board, head: Sequence[str], lines: Iterable[tuple[Row, Seq
     return table([f"method{_simulated(board.simulated)}", *head], shown)
 
 
+def title_of(row: Row) -> str:
+    """The row's method as plain text: ``ALE (2016)``, or the name of a plugin."""
+    entry = entry_of(row)
+    return f"{entry.title} ({entry.year})" if entry else row.spec.method
+
+
 def _method(row: Row) -> str:
-    entry, overrides = entry_of(row), ",".join(_assignments(row.spec.hparam_overrides))
-    title = f"{entry.title} ({entry.year})" if entry else row.spec.method
+    overrides = ",".join(_assignments(row.spec.hparam_overrides))
     tuned = f", tuned by {row.spec.tuned} trials" if row.spec.tuned else ""
-    return text(title) + (f" {code(overrides)}" if overrides else "") + tuned
+    return text(title_of(row)) + (f" {code(overrides)}" if overrides else "") + tuned
 
 
 def marks_of(row: Row) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 import os
 import re
@@ -25,15 +27,18 @@ from benchmark import boards, leaderboard, run
 from benchmark.boards import HEADER, render
 from benchmark.cells import NONE
 from benchmark.config import parse_assignments, parse_spec
+from benchmark.formats import FORMATS, as_csv, as_json, as_latex
 from benchmark.jobs import parse_seeds, parse_splits
 from benchmark.leaderboard import check, main, terminal_table, write_boards
 from benchmark.registry import Entry, InputError
 from benchmark.results import Result, Store, read_result
 from benchmark.statistics import boards as grouped
-from benchmark.statistics import compare, comparisons, holm, metric
+from benchmark.statistics import compare, comparisons, cost, holm, metric
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "leaderboard"
+#: What is generated besides the boards, whatever the results are.
+ALWAYS = ("result.schema.json", "site/index.html")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROVENANCE = {
     "started": "2026-11-23T17:57:34+00:00",
@@ -99,7 +104,7 @@ def result(method: str = "ale", loss: str = "mse", seed: int = 0, **changes: Any
         "provenance": PROVENANCE,
     }
     if own.get("status", "ok") == "ok":
-        content["cost"] = {"fit_s": 1.5, "evaluate_s": 0.1, "peak_memory_mib": 9.0}
+        content["cost"] = {"fit_s": 1.5 + seed, "evaluate_s": 0.1, "peak_memory_mib": 9.0}
         content["selection"] = {"on": "validation", "criterion": "AUSUC", "value": 40.0, "choice": 1, "gamma": 0.5}
         content["selection"]["history"] = [{"epoch": 1.0, "held-out AUSUC": 40.0}]
         content["refit_history"] = [{"epoch": 1.0, "loss": 0.5}]
@@ -359,9 +364,10 @@ def test_links_lead_to_the_files(tmp_path: Path) -> None:
     accuracies = [row for _, part, _, body in tables(text) if "Accuracy" in part for row in body if row[1]]
     assert len(accuracies) == 2 + 11 + 2  # rows of the three boards in that file
     for row in accuracies:
-        runs, key, settings_ = re.search(r"\]\((.+)\)", row[2]), *re.search(r"`(.+)`\]\((.+)\)", row[-1]).groups()
-        assert (tmp_path / runs[1].replace("%7C", "|")).is_dir()
-        stored = read_result(tmp_path / settings_.replace("%7C", "|"))
+        ((folder,),) = (re.findall(r"\]\((.+)\)", row[2]),)
+        ((key, file),) = re.findall(r"`(.+)`\]\((.+?)\)", row[-1])
+        assert (tmp_path / folder.replace("%7C", "|")).is_dir()
+        stored = read_result(tmp_path / file.replace("%7C", "|"))
         assert (stored.spec.key, f"`{stored.spec.loss_label}`") == (key, row[1])
     overview = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert all((tmp_path / name).is_file() for name in re.findall(r"\]\(([^)]+)\)", overview))
@@ -519,7 +525,7 @@ def test_terminal_table_finds_the_reference_among_stored_runs() -> None:
     ran, stored = seeds(5, loss="remse", level=51.0, **sim), seeds(5, loss="mse", **sim)
     text = terminal_table(ran, [*stored, *ran])
     assert text.startswith("awa1-sim SIMULATED (features res101, ")
-    assert lines_with(text, "ale", "remse", "51.1±0.8", "1.5")
+    assert lines_with(text, "ale", "remse", "51.1±0.8", "3.5")
     assert lines_with(text, "ale", "remse", "+1.00 (deterministic)", "(p ")
     assert not lines_with(text, "ale", " mse ")
     assert max(map(len, text.splitlines())) <= 150
@@ -540,10 +546,15 @@ def test_terminal_table_keeps_boards_apart_and_leaves_failures_out() -> None:
 # Files
 
 
+def whole(one: Result) -> bool:
+    """Whether a run is one of a clean checkout, which ``--check`` asks for."""
+    return one.provenance.get("dirty") is False
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     store = Store(tmp_path / "results")
-    for one in RESULTS:
+    for one in filter(whole, RESULTS):
         store.save(one)
     write_boards(tmp_path)
     return tmp_path
@@ -570,6 +581,7 @@ def test_check_finds_stale_edited_missing_and_superfluous_boards(out: Path) -> N
     assert [line.partition(";")[0] for line in check(out)] == [
         f"{out / 'README.md'}: is stale or was edited",
         f"{out / 'awa1.md'}: is stale or was edited",
+        f"{out / 'site/index.html'}: is stale or was edited",
     ]
 
 
@@ -600,7 +612,7 @@ def test_every_generator_is_written_checked_and_cleared(out: Path, monkeypatch: 
 
 
 def test_no_results_make_an_empty_overview(tmp_path: Path) -> None:
-    assert write_boards(tmp_path) == [tmp_path / "README.md"]
+    assert write_boards(tmp_path) == [tmp_path / name for name in ("README.md", *ALWAYS)]
     assert "No results are stored yet." in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
@@ -637,11 +649,61 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     command = [sys.executable, "-m", "benchmark.leaderboard", "--check", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
-    boards_ = [tmp_path / name for name in ("README.md", "awa1.md")]
+    boards_ = [tmp_path / name for name in ("README.md", "awa1.md", *ALWAYS)]
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [str(path) for path in boards_]
     assert main(["--out", str(tmp_path)]) == 0
     assert main(["--check", "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{boards_[0]}\n{boards_[1]}\n{tmp_path}: fresh\n"
+    assert capsys.readouterr().out == "".join(f"{path}\n" for path in boards_) + f"{tmp_path}: fresh\n"
+
+
+# Other formats
+
+
+def test_csv_and_json_hold_what_the_rows_are(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(out.rglob("*"))
+    printed = {}
+    for name in FORMATS:
+        assert main(["--out", str(out), "--format", name]) == 0
+        printed[name] = capsys.readouterr().out
+    assert sorted(out.rglob("*")) == before
+    records = json.loads(printed["json"])
+    found = [(board, row) for board, rows in grouped(Store(out / "results")).items() for row in rows if row.runs]
+    assert len(records) == len(found)
+    by_key = {(r["dataset"], r["key"]): r for r in records}
+    for board, row in found:
+        record = by_key[board.dataset, row.key]
+        assert {name: record[name] for name in board._fields} == board._asdict()
+        summary = row.summary(metric("H_calibrated"))
+        assert (record["H_calibrated_mean"], record["H_calibrated_std"]) == (summary or (None, None))
+        assert (record["fit_s_mean"], record["fit_s_std"]) == (row.fitted.summary(cost("fit_s")) or (None, None))
+        assert (record["runs"], record["loss"]) == (len(row.runs), row.spec.loss_label)
+    lines = list(csv.DictReader(printed["csv"].splitlines()))
+    assert [list(line) for line in lines] == [list(record) for record in records]
+    for line, record in zip(lines, records, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in record.items()} == line
+    assert [as_csv([]), as_json([]), as_latex([])] == ["", "[]\n", ""]
+
+
+def test_latex_is_escaped_and_labelled() -> None:
+    text = as_latex([*RESULTS, result("a_b%", "l&m", hparam_overrides={"x": "~^\\{$#"})])
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == len(grouped(RESULTS))
+    assert r"a\_b\%, x=\textasciitilde{}\textasciicircum{}\textbackslash{}\{\$\# & l\&m & 1 & " in text
+    captions = [line for line in text.splitlines() if line.startswith(r"\caption")]
+    assert sum("SIMULATED" in caption for caption in captions) == 1
+    assert sum("selected on test" in caption for caption in captions) == 1
+    bold = [line for line in text.splitlines() if line.startswith("ESZSL") and "textbf{53.5}" in line]
+    assert len(bold) == 1
+    for line in text.splitlines():
+        if " & " in line:
+            assert len(re.findall(r"(?<!\\)&", line)) == 8
+
+
+def test_formats_do_not_go_with_check(capsys: pytest.CaptureFixture[str]) -> None:
+    for other in (["--check"], ["--import", "x"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["--format", "csv", *other])
+        assert stop.value.code == 2
+    assert "prints the stored rows" in capsys.readouterr().err
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.unit.test_leaderboard import PROVENANCE, repeated, result, seeds
 # Bootstrap ------------------------------------------------------------------------------------------------------------
 
 
-def with_classes(loss: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]], **changes: object) -> list[Result]:
+def with_classes(loss: str, runs: Sequence[tuple[Iterable[float], Iterable[float]]], **changes: Any) -> list[Result]:
     """Runs, given the calibrated accuracies of their unseen classes, which are those of T1 too, and of seen ones."""
     made = []
     for seed, (unseen, seen) in enumerate(runs):
@@ -79,12 +80,11 @@ def test_there_is_no_interval_where_classes_or_runs_are_not_the_same() -> None:
     ours, theirs = rows_of(with_classes("remse", [*runs, *runs]), with_classes("mse", [([50.0], [70.0])]))
     assert bootstrap(ours, theirs, "T1") is None
     later = [run.model_copy(update={"seed": 7}) for run in with_classes("mse", runs)]
-    assert bootstrap(*rows_of(with_classes("remse", runs), later), "T1") is None
+    ours, theirs = rows_of(with_classes("remse", runs), later)
+    assert bootstrap(ours, theirs, "T1") is None
     partition = {"split": "random-0"}
-    assert (
-        bootstrap(*rows_of(with_classes("remse", runs, **partition), with_classes("mse", runs, **partition)), "T1")
-        is None
-    )
+    ours, theirs = rows_of(with_classes("remse", runs, **partition), with_classes("mse", runs, **partition))
+    assert bootstrap(ours, theirs, "T1") is None
 
 
 def test_remse_is_compared_with_its_control_where_there_is_one() -> None:
@@ -147,7 +147,7 @@ def test_groups_part_where_ranks_differ() -> None:
     assert found.groups == (("m0", "m1"), ("m1", "m2"), ("m2", "m3"), ("m3", "m4"))
 
 
-def on(dataset: str, method: str, t1: float, **changes: object) -> Result:
+def on(dataset: str, method: str, t1: float, **changes: Any) -> Result:
     return result(method, "mse", T1=t1, dataset=dataset, revision=f"revision{dataset}", **changes)
 
 
