@@ -43,8 +43,10 @@ class Backbone(nn.Module, ABC):
     Attributes:
         provenance: library, name, source and sha256 of the weights.
         preprocessing: what its weights were trained with.
+        model: the library's network.
     """
 
+    model: nn.Module
     provenance: dict[str, Any]
     preprocessing: Preprocessing
 

@@ -118,7 +118,8 @@ def _load(config: BackboneConfig, size: int) -> Network:
         weights = str(Path(folder) / config.weights)
     network = load(config.name, weights, size, pretrained=config.weights == "pretrained")
     if config.checkpointing:
-        if not hasattr(network.model, "set_grad_checkpointing"):
+        enable = getattr(network.model, "set_grad_checkpointing", None)
+        if enable is None:
             raise InputError(f"backbone.checkpointing: {config.name} has none; timm's networks have")
-        network.model.set_grad_checkpointing()
+        enable()
     return network

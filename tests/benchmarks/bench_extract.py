@@ -10,6 +10,8 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader
 
 from datasets import backbones, extract
@@ -42,7 +44,7 @@ def images(tmp_path: Path) -> ImageFolder:
 
 def plain_loop(images: ImageFolder, device: torch.device) -> None:
     model = timm.create_model(NETWORK, num_classes=0).eval().to(device)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
     features = []
     with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
         for x in DataLoader(Plain(images, transform), batch_size=BATCH, num_workers=WORKERS):

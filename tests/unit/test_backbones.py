@@ -12,6 +12,8 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from torch import nn
 
 from benchmark.registry import InputError
@@ -80,7 +82,7 @@ def test_tokens_keep_their_places() -> None:
 def test_what_timm_alone_computes(name: str) -> None:
     """Geometry, then pixels normalised on the device, equal timm's own transform."""
     backbone: Any = backbones.load(name, pretrained=False)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone.model), is_training=False)
+    transform = create_transform(**resolve_model_data_config(backbone.model), is_training=False)
     pooled, _ = backbone(torch.from_numpy(np.array(backbone.preprocessing.geometry(photo())))[None])
     assert torch.allclose(pooled, backbone.model(transform(photo())[None]), atol=1e-4)
 

@@ -6,7 +6,6 @@ import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -31,8 +30,10 @@ PARTS = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
 class Colours(Backbone):
     """A backbone whose features are the colours of the middle of an image, on a grid of 2 x 2."""
 
-    provenance: ClassVar[dict[str, Any]] = {"backbone": "colours"}
-    preprocessing = Preprocessing(lambda image: image.crop((1, 1, 5, 5)), (0, 0, 0), (1, 1, 1), {})
+    def __init__(self) -> None:
+        super().__init__()
+        self.provenance = {"backbone": "colours"}
+        self.preprocessing = Preprocessing(lambda image: image.crop((1, 1, 5, 5)), (0, 0, 0), (1, 1, 1), {})
 
     def features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         grid = torch.nn.functional.avg_pool2d(x, 2).permute(0, 2, 3, 1)

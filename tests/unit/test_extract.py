@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ import scipy.io
 import timm
 import torch
 from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 
 from datasets import extract, resolve
 from datasets._rows import Rows
@@ -60,10 +63,10 @@ def test_a_new_data_set(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pooled, local, images = (load(work, name) for name in ("net", "net-grid", "images64"))
     assert (pooled.kind, local.kind, images.kind) == ("global", "local", "images")
 
-    model = timm.create_model("test_resnet", num_classes=0).eval()
+    model: Any = timm.create_model("test_resnet", num_classes=0).eval()
     model.load_state_dict(torch.load(work / "weights.pth", weights_only=True), strict=False)
-    config = timm.data.resolve_model_data_config(model, {"input_size": (3, 64, 64)})
-    transform = timm.data.create_transform(**config, is_training=False)
+    config = resolve_model_data_config(model, {"input_size": (3, 64, 64)})
+    transform = create_transform(**config, is_training=False)
     files = sorted((work / "photos").rglob("*.png"))
     assert len(files) == N
     for row, file in enumerate(files):
@@ -74,7 +77,8 @@ def test_a_new_data_set(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert pooled.class_names[pooled.labels[row]] == file.parent.name
     assert images.features.shape == (N, 64, 64, 3)
     assert np.allclose(
-        pooled.attributes, np.array([[6, 0], [6, 1], [4, 0], [4, 0.5]]) / np.sqrt([[36], [37], [16], [16.25]])
+        pooled.attributes,
+        np.array([[6.0, 0.0], [6.0, 1.0], [4.0, 0.0], [4.0, 0.5]]) / np.sqrt([[36.0], [37.0], [16.0], [16.25]]),
     )
     assert pooled.validation_classes is not None
     assert (work / "data" / "ZOO" / "attributes.txt").read_text() == "1 legs\n2 wings\n"

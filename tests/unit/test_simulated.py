@@ -8,6 +8,7 @@ import sys
 from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +94,7 @@ class Ridge:
         gram = x.T @ x
         self.weights = np.linalg.solve(gram + penalty * np.trace(gram) / len(gram) * np.eye(len(gram)), x.T @ target)
 
-    def __call__(self, features: npt.NDArray[np.float32]) -> Array:
+    def __call__(self, features: npt.NDArray[Any]) -> Array:
         return np.asarray((features - self.x_mean) @ self.weights + self.target_mean)
 
 
