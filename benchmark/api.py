@@ -55,8 +55,7 @@ class Config(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse ``lr=true``, which would become 1.0 without a word."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and kind in (int, float):
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
             raise ValueError("a number")
         return value
 
@@ -419,6 +418,8 @@ class Dataset(ABC):
 
     Config: ClassVar[type[Config]] = Config
     simulated: ClassVar[bool] = False
+    #: What a reader of its boards has to know; none by default.
+    note: ClassVar[str] = ""
 
     def __init__(self, name: str, config: Any, data_root: Path | None) -> None:
         self.name = name

@@ -1,14 +1,14 @@
 """Results -> Markdown: a section for each board, a file for each data set and protocol, and an overview.
 
-The text holds no date and no wall time, and of the registered methods it describes those of this repository alone: it
-depends on the results and the commit, not on where and when it is rendered.
+The text holds no date, no times but those that the runs stored, and of the registered methods it describes those of
+this repository alone: it depends on the results and the commit, not on where and when it is rendered.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 from urllib.parse import quote
@@ -17,10 +17,26 @@ import yaml
 
 from benchmark.api import Method
 from benchmark.cells import NONE, code, compared_count, count, difference, mean, mean_std, plural, table, text
-from benchmark.config import load_file
+from benchmark.config import Published, load_file
 from benchmark.registry import Entry
 from benchmark.results import Result
-from benchmark.statistics import REFERENCE, Board, Figure, Row, boards, comparisons, imbalance, metric
+from benchmark.statistics import (
+    CONTROLS,
+    REFERENCE,
+    Board,
+    Comparison,
+    Figure,
+    Ranking,
+    Row,
+    boards,
+    bootstrap,
+    comparisons,
+    cost,
+    imbalance,
+    metric,
+    rankings,
+)
+from datasets import DATASETS
 from methods import METHODS
 
 COMMAND = "python -m benchmark.leaderboard"
@@ -40,6 +56,10 @@ ERROR_UNIT = 1e-4
 TESTED = {name: ACCURACIES[name] for name in ("T1", "H", "H calibrated", "AUSUC")} | {
     f"{part} std": imbalance(part, "std", ERROR_UNIT) for part in ("unseen", "seen")
 }
+#: Title of a difference -> what its bootstrap interval is of.
+BOOTSTRAPPED = {"T1": "T1", "H calibrated": "H_calibrated"}
+#: Title -> figure and its digits.
+COSTS = {"fit s": (cost("fit_s"), 1), "evaluate s": (cost("evaluate_s"), 2), "peak MiB": (cost("peak_memory_mib"), 0)}
 #: Title -> field of SemanticErrors, and its unit.
 ERRORS = {
     "mean": ("mean", ERROR_UNIT),
@@ -48,7 +68,9 @@ ERRORS = {
     "r": ("r", 1.0),
     "worst decile": ("worst_decile", ERROR_UNIT),
 }
-FAMILIES = ("embedding", "generative")
+#: With fewer data sets, Friedman's and Nemenyi's tests are called weak (Demšar 2006 asks for more than ten).
+FEW_DATASETS = 10
+FAMILIES = ("embedding", "generative", "local")
 
 MARKS = {
     "†": "some of its runs were made by code that differs from their commit, or that has none.",
@@ -88,7 +110,7 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
     """By family, year and name of the method, then the loss: none, the reference, others."""
 
     def position(row: Row) -> tuple[Any, ...]:
-        spec, entry, family = row.spec, _entry(row), _family(row)
+        spec, entry, family = row.spec, entry_of(row), family_of(row)
         rank = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
         loss = {"none": 0, REFERENCE: 1}.get(spec.loss, 2)
         year = entry.year if entry else 0
@@ -97,7 +119,7 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=position)
 
 
-def _entry(row: Row) -> Entry[type[Method]] | None:
+def entry_of(row: Row) -> Entry[type[Method]] | None:
     """What the row's method says of itself; None for a plugin or an installed package, which others may not have."""
     if row.spec.method not in METHODS:
         return None
@@ -105,8 +127,9 @@ def _entry(row: Row) -> Entry[type[Method]] | None:
     return entry if entry.obj.__module__.startswith("methods.") else None
 
 
-def _family(row: Row) -> str:
-    entry = _entry(row)
+def family_of(row: Row) -> str:
+    """The family of the row's method; ``other`` where ``entry_of`` is None."""
+    entry = entry_of(row)
     return entry.family if entry else "other"
 
 
@@ -126,6 +149,7 @@ def _section(board: Board, rows: Sequence[Row]) -> str:
         *_problems(rows),
         *_differences(board, ran),
         *_imbalance(board, ran),
+        *_costs(board, ran),
         *_published(board, ran),
         *_footer(board, rows),
     ]
@@ -135,17 +159,21 @@ def _section(board: Board, rows: Sequence[Row]) -> str:
 def _accuracies(board: Board, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
-    best = {name: _best(rows, figure) for name, figure in ACCURACIES.items()}
+    best = {name: best_rows(rows, figure) for name, figure in ACCURACIES.items()}
+    published = _published_cells(board, rows)
 
     def cells(row: Row) -> list[str]:
         spec = row.spec
         folder = quote(f"results/{spec.dataset}/{spec.method}+{spec.loss}/", safe="/+")
-        keys = list(dict.fromkeys(run.spec.key for run in row.runs))
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        first = {run.spec.key: run.seed for run in reversed(row.runs)}
+        key = row.runs[0].spec.key
+        more = f" and {len(first) - 1} more" if len(first) > 1 else ""
         return [
-            count([(run.spec.split, run.seed) for run in row.runs]),
+            code(spec.loss_label),
+            f"[{count([(run.spec.split, run.seed) for run in row.runs])}]({folder})",
             *(mean_std(row, figure, 1, bold=row in best[name]) for name, figure in ACCURACIES.items()),
-            f"[{code(keys[0])}]({folder}){more}",
+            *([published.get(row, "")] if published else []),
+            f"[{code(key)}]({folder}{key}-s{first[key]}.json){more}",
         ]
 
     if board.split == "proposed":
@@ -154,10 +182,14 @@ def _accuracies(board: Board, rows: Sequence[Row]) -> list[str]:
         over = "n = partitions x seeds; mean ± sample standard deviation over partitions, each the mean over its seeds"
     note = (
         f"In percent, {over}. Bold: the best of a column among the rows with the most runs, {_most(rows)}. "
-        f"H calibrated takes gamma from {'validation' if board.protocol == 'strict' else 'test'}."
+        f"H calibrated takes gamma from {'validation' if board.protocol == 'strict' else 'test'}. n leads to the "
+        "files of the runs, settings to the first of them, which has the complete settings."
     )
-    marks = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if any(mark in _marks(row) for row in rows)]
-    shown = _row_table(board, ["n", *ACCURACIES, "settings"], rows, cells)
+    if published:
+        note += " published: figures of the literature, selected on test; their sources are below."
+    marks = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if any(mark in marks_of(row) for row in rows)]
+    head = ["loss", "n", *ACCURACIES, *(["published T1 / H"] if published else []), "settings"]
+    shown = _row_table(board, head, [(row, cells(row)) for row in rows])
     return [f"### Accuracy{_tags(board)}", shown, "  \n".join([note, *marks])]
 
 
@@ -178,25 +210,44 @@ def _problems(rows: Sequence[Row]) -> list[str]:
 
 
 def _differences(board: Board, rows: Sequence[Row]) -> list[str]:
-    compared = {c.row: c for c in comparisons(rows, TESTED, rows)}
+    compared = comparisons(rows, TESTED, rows, CONTROLS)
     if not compared:
         return []
-    tests = sum(d.p is not None for c in compared.values() for d in c.differences.values())
+    tests = sum(d.p is not None for c in compared for d in c.differences.values())
 
-    def cells(row: Row) -> list[str]:
-        differences = compared[row].differences
-        return [compared_count(compared[row]), *(difference(differences.get(name)) for name in TESTED)]
+    def cells(comparison: Comparison) -> list[str]:
+        row, differences, reference = comparison
+        interval = {
+            title: bootstrap(row, reference, name) if reference and title in differences else None
+            for title, name in BOOTSTRAPPED.items()
+        }
+        return [
+            f"{code(row.spec.loss_label)} - {code(reference.spec.loss_label if reference else REFERENCE)}",
+            compared_count(comparison),
+            *(difference(differences.get(title), interval.get(title)) for title in TESTED),
+        ]
 
-    over = "seeds" if board.split == "proposed" else "partitions, each the mean over its seeds"
+    if board.split == "proposed":
+        over = "seeds"
+        intervals = (
+            f" In brackets: the 95 % interval of {' and '.join(BOOTSTRAPPED)} by a paired bootstrap over seeds and "
+            "classes, not adjusted: it covers other test classes as well, where the t-test covers other seeds."
+        )
+    else:
+        over, intervals = "partitions, each the mean over its seeds", ""
+    controls = " and ".join(f"{code(loss)} - {code(control)}" for loss, control in CONTROLS.items())
     note = (
-        f"Row minus {code(REFERENCE)} of the same method with the same settings, over the n runs that both have, in "
-        "percentage points; std is that of the error over semantics (see below), in 1e-4. p: two-sided paired t-test "
-        f"over {over}, adjusted by Holm for the {plural(tests, 'test')} of "
-        "this table. deterministic: the difference is always the same, so there is no test. "
+        "The same method with the same settings under two losses, over the n runs that both have, in percentage "
+        "points; std is that of the error over semantics (see below), in 1e-4. A loss with larger weights is partly a "
+        f"larger regression weight: {controls} and {code('remse:scale=mean_one')} - {code(REFERENCE)} leave that out. "
+        f"p: two-sided paired t-test over {over}, adjusted by Holm for the {plural(tests, 'test')} of this table. "
+        f"deterministic: the difference is the same for every seed, so there is no test.{intervals} "
         f"{NONE}: there is no such {code(REFERENCE)} row, or no single one."
     )
-    shown = _row_table(board, ["n", *(f"Δ {name}" for name in TESTED)], list(compared), cells)
-    return [f"### Difference to {code(REFERENCE)}{_tags(board)}", shown, note]
+    shown = _row_table(
+        board, ["loss - other loss", "n", *(f"Δ {name}" for name in TESTED)], [(c.row, cells(c)) for c in compared]
+    )
+    return [f"### Differences between losses{_tags(board)}", shown, note]
 
 
 def _imbalance(board: Board, rows: Sequence[Row]) -> list[str]:
@@ -209,7 +260,7 @@ def _imbalance(board: Board, rows: Sequence[Row]) -> list[str]:
     }
 
     def cells(row: Row) -> list[str]:
-        return [mean_std(row, figure, 2) for figure in columns.values()]
+        return [code(row.spec.loss_label), *(mean_std(row, figure, 2) for figure in columns.values())]
 
     note = (
         "Squared errors of the semantics predicted for test images of unseen and seen classes: mean and standard "
@@ -217,24 +268,84 @@ def _imbalance(board: Board, rows: Sequence[Row]) -> list[str]:
         "correlation over classes of a semantic's label value and error, averaged over semantics. Nothing is bold: an "
         "even error need not be a small one."
     )
-    return [f"### Imbalance of predicted semantics{_tags(board)}", _row_table(board, list(columns), rows, cells), note]
+    shown = _row_table(board, ["loss", *columns], [(row, cells(row)) for row in rows])
+    return [f"### Imbalance of predicted semantics{_tags(board)}", shown, note]
+
+
+def _costs(board: Board, rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    machines = {row: _machines(row) for row in rows}
+    every = sorted(set().union(*machines.values()))
+
+    def cells(row: Row) -> list[str]:
+        return [
+            code(row.spec.loss_label),
+            count([(run.spec.split, run.seed) for run in row.fitted.runs]),
+            *(mean_std(row.fitted, figure, digits) for figure, digits in COSTS.values()),
+            *(["; ".join(map(text, machines[row]))] if len(every) > 1 else []),
+        ]
+
+    note = (
+        "Wall time of selection and refit, and of evaluation; the most memory that was in use, of the process on a CPU "
+        "and of the device on a GPU. n: runs that were fitted; a method that draws no random number is fitted once. "
+        f"Measured on {'; '.join(map(text, every))}. Time is comparable on one device only, and other work on "
+        "it shows."
+    )
+    head = ["loss", "n", *COSTS, *(["device"] if len(every) > 1 else [])]
+    shown = _row_table(board, head, [(row, cells(row)) for row in rows])
+    return [f"### Time and memory{_tags(board)}", shown, note]
+
+
+def _machines(row: Row) -> list[str]:
+    """What the row was measured on."""
+    machines = set()
+    for run in row.fitted.runs:
+        device, cpu, threads = (run.provenance.get(name) for name in ("device", "cpu", "threads"))
+        on_cpu = f"{cpu or 'an unknown processor'}" + (f" ({plural(threads, 'thread')})" if threads else "")
+        machines.add(on_cpu if device == "cpu" else device or "an unknown device")
+    return sorted(machines)
+
+
+def _published_figures(board: Board, row: Row) -> list[tuple[Published, Mapping[str, float | None]]]:
+    """What papers report of the row's method on this data set with these features; and T1, U, S and H there."""
+    entry = entry_of(row)
+    if entry is None or board.simulated or board.split != "proposed":
+        return []
+    return [
+        (published, results)
+        for published in load_file(entry.config_file).published
+        if published.features == board.features and (results := published.results.get(board.dataset))
+    ]
+
+
+def _published_cells(board: Board, rows: Sequence[Row]) -> dict[Row, str]:
+    """The first row of each method -> ``59.9 / 27.5``, a line a source."""
+    first = {row.spec.method: row for row in reversed(rows)}.values()
+    found = {row: [results for _, results in _published_figures(board, row)] for row in first}
+    return {
+        row: "<br>".join(" / ".join(_percent(results.get(name)) for name in ("T1", "H")) for results in every)
+        for row, every in found.items()
+        if every
+    }
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"
 
 
 def _published(board: Board, rows: Sequence[Row]) -> list[str]:
-    if board.simulated or board.split != "proposed":
-        return []
     names = ("T1", "U", "S", "H")
     lines = [
         [
             text(entry.title),
-            *(NONE if (value := results.get(name)) is None else f"{value:.1f}" for name in names),
+            *(_percent(results.get(name)) for name in names),
             text(published.source),
             text(published.status + (f"; {published.note}" if published.note else "")),
         ]
-        for entry in {row.spec.method: _entry(row) for row in rows}.values()
-        if entry
-        for published in load_file(entry.config_file).published
-        if published.features == board.features and (results := published.results.get(board.dataset))
+        for row in {row.spec.method: row for row in rows}.values()
+        if (entry := entry_of(row))
+        for published, results in _published_figures(board, row)
     ]
     if not lines:
         return []
@@ -247,10 +358,11 @@ def _footer(board: Board, rows: Sequence[Row]) -> list[str]:
     commits = {commit[:10] for row in rows for run in row.runs if (commit := run.provenance.get("commit"))}
     facts = [
         f"- Features: {code(board.features)}; data revision: {code(board.revision)}.",
+        *([f"- Data: {note}"] if (note := _note(board)) else []),
         f"- Protocol {code(board.protocol)}: {PROTOCOLS[board.protocol]}",
         f"- Commits of the runs: {', '.join(map(code, sorted(commits))) or 'unknown'}.",
     ]
-    commands = "\n".join(_command(row) for row in rows)
+    commands = "\n".join(command_of(row) for row in rows)
     details = (
         "<details><summary>Commands that reproduce the rows</summary>\n\n"
         "At the commit of the runs, where the defaults are the same. Real data need `--data-root` or `$ZSL_DATA`, and "
@@ -260,7 +372,12 @@ def _footer(board: Board, rows: Sequence[Row]) -> list[str]:
     return ["\n".join(facts), details]
 
 
-def _command(row: Row) -> str:
+def _note(board: Board) -> str:
+    """What the data set says of itself; nothing for a folder that is not registered."""
+    return DATASETS[board.dataset].obj.note if board.dataset in DATASETS else ""
+
+
+def command_of(row: Row) -> str:
     """What to type to get the runs of ``row``, the failed ones too."""
     spec, runs = row.spec, [*row.runs, *row.others]
     words = ["--method", spec.method]
@@ -310,12 +427,14 @@ def _overview(rows: Mapping[Board, Sequence[Row]]) -> str:
         if any(row.runs for found in strict.values() for row in found):
             title = f"T1 / calibrated H in percent, strict protocol, proposed split{_simulated(simulated)}"
             shown += f"\n### {title}\n\n{_matrix(strict)}\n"
+            title = f"Mean rank in AUSUC over data sets, strict protocol, proposed split{_simulated(simulated)}"
+            shown += f"\n### {title}\n\n{_ranks(strict)}\n"
     return shown or "\nNo results are stored yet.\n"
 
 
 def _board_table(rows: Mapping[Board, Sequence[Row]]) -> str:
     def best(found: Sequence[Row], figure: Figure) -> str:
-        rows = _best(found, figure)
+        rows = best_rows(found, figure)
         return "<br>".join(f"{_method(r)} + {code(r.spec.loss_label)}: {mean_std(r, figure, 1)}" for r in rows) or NONE
 
     lines = [
@@ -342,10 +461,53 @@ def _matrix(rows: Mapping[Board, Sequence[Row]]) -> str:
     for row in in_order(row for found in rows.values() for row in found if row.runs):
         values = " / ".join(mean(row, ACCURACIES[name]) for name in ("T1", "H calibrated"))
         line = lines.setdefault((_method(row), code(row.spec.loss_label)), {})
-        line.setdefault(Board.of(row.spec), []).append(values + _marks(row))
+        line.setdefault(Board.of(row.spec), []).append(values + marks_of(row))
     head = [f"{_link(board)}<br>{text(board.features)}<br>{code(board.revision)}" for board in rows]
     cells = [[*labels, *("<br>".join(line.get(board, [NONE])) for board in rows)] for labels, line in lines.items()]
     return table(["method", "loss", *head], cells)
+
+
+def _ranks(rows: Mapping[Board, Sequence[Row]]) -> str:
+    """Method x loss, with the tests under each loss; or why there is nothing to rank."""
+    every = rankings({board: [row for row in found if row.runs] for board, found in rows.items()}, ACCURACIES["AUSUC"])
+    ranked = {group: ranking for group, ranking in every.items() if ranking}
+    n = len({board.dataset for board in rows})
+    if not ranked:
+        return (
+            "Methods are ranked under each loss where at least three of them have one row on each of at least three "
+            f"data sets (Friedman's test); here {'is' if n == 1 else 'are'} {plural(n, 'data set')}. Further "
+            "partitions, feature sets or revisions of a data set do not count: they are not independent."
+        )
+    order = {row.spec.method_label: row for found in rows.values() for row in in_order(found)}
+    columns = sorted(ranked, key=lambda group: (group[1], {"none": 0, REFERENCE: 1}.get(group[0], 2), group[0]))
+    methods = [
+        row for row in in_order(order.values()) if any(row.spec.method_label in r.ranks for r in ranked.values())
+    ]
+
+    def rank(row: Row, ranking: Ranking) -> str:
+        found = ranking.ranks.get(row.spec.method_label)
+        return NONE if found is None else f"**{found:.1f}**" if found == min(ranking.ranks.values()) else f"{found:.1f}"
+
+    lines = [[_method(row), *(rank(row, ranked[column]) for column in columns)] for row in methods]
+    lines += [
+        ["*methods*", *(str(len(ranked[column].ranks)) for column in columns)],
+        ["*p (Friedman)*", *(_p(ranked[column].p) for column in columns)],
+        ["*critical difference*", *(f"{ranked[column].critical_difference:.1f}" for column in columns)],
+    ]
+    largest = max(len(ranking.ranks) for ranking in ranked.values()) - 1
+    note = (
+        f"Rank 1 is the best. Over {n} data sets, one board each ({', '.join(ranked[columns[0]].datasets)}), of the "
+        "methods that have one row with the loss on all of them. Two methods differ at 5 % (Nemenyi) if their "
+        f"mean ranks lie further apart than the critical difference; no two can lie further apart than {largest}."
+    )
+    if n < FEW_DATASETS:
+        note += f" {n} data sets are too few for these tests to have much power: that they find nothing means little."
+    head = ["method", *(code(loss) + (" tuned" if tuned else "") for loss, tuned in columns)]
+    return f"{table(head, lines, left=(0,))}\n\n{note}"
+
+
+def _p(value: float | None) -> str:
+    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def _link(board: Board) -> str:
@@ -355,23 +517,30 @@ def _link(board: Board) -> str:
 # Rows
 
 
-def _row_table(board: Board, head: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], Sequence[str]]) -> str:
+def _row_table(board: Board, head: Sequence[str], lines: Iterable[tuple[Row, Sequence[str]]]) -> str:
+    """A table of rows, or of comparisons of them, in sections; the column of the method comes before ``head``."""
     selected = ", selected on test" if board.protocol == "literature" else ""
-    lines: list[list[str]] = []
-    for family, group in groupby(rows, _family):
-        lines.append([f"*{text(family)} methods*", *[""] * (1 + len(head))])
-        lines += [[_method(r) + _marks(r) + selected, code(r.spec.loss_label), *cells(r)] for r in group]
-    return table([f"method{_simulated(board.simulated)}", "loss", *head], lines)
+    shown: list[list[str]] = []
+    for family, group in groupby(lines, lambda line: family_of(line[0])):
+        shown.append([f"*{text(family)} methods*", *[""] * len(head)])
+        shown += [[_method(row) + marks_of(row) + selected, *cells] for row, cells in group]
+    return table([f"method{_simulated(board.simulated)}", *head], shown)
+
+
+def title_of(row: Row) -> str:
+    """The row's method as plain text: ``ALE (2016)``, or the name of a plugin."""
+    entry = entry_of(row)
+    return f"{entry.title} ({entry.year})" if entry else row.spec.method
 
 
 def _method(row: Row) -> str:
-    entry, overrides = _entry(row), ",".join(_assignments(row.spec.hparam_overrides))
-    title = f"{entry.title} ({entry.year})" if entry else row.spec.method
+    overrides = ",".join(_assignments(row.spec.hparam_overrides))
     tuned = f", tuned by {row.spec.tuned} trials" if row.spec.tuned else ""
-    return text(title) + (f" {code(overrides)}" if overrides else "") + tuned
+    return text(title_of(row)) + (f" {code(overrides)}" if overrides else "") + tuned
 
 
-def _marks(row: Row) -> str:
+def marks_of(row: Row) -> str:
+    """Those of ``MARKS`` that the row bears."""
     dirty = any(run.provenance.get("dirty") or not run.provenance.get("commit") for run in row.runs)
     sources = {repr(sorted(run.provenance.get("sources", {}).items())) for run in row.runs}
     return "".join(mark for mark, wrong in zip(MARKS, (dirty, len(sources) > 1), strict=True) if wrong)
@@ -381,7 +550,7 @@ def _most(rows: Iterable[Row]) -> int:
     return max((len(row.runs) for row in rows), default=0)
 
 
-def _best(rows: Sequence[Row], figure: Figure) -> list[Row]:
+def best_rows(rows: Sequence[Row], figure: Figure) -> list[Row]:
     """The rows with the highest mean as it is shown, so that equal ones on the page are equally bold."""
     complete = [row for row in rows if len(row.runs) == _most(rows)]
     shown = {row: f"{summary.mean:.1f}" for row in complete if (summary := row.summary(figure))}

@@ -42,15 +42,16 @@ def compared_count(comparison: Comparison) -> str:
     return count(max((d.pairs for d in comparison.differences.values()), key=len, default=()))
 
 
-def difference(value: Difference | None) -> str:
-    """``+0.42 (p = 0.03)``, or why there is no p."""
+def difference(value: Difference | None, interval: tuple[float, float] | None = None) -> str:
+    """``+0.42 [0.1, 0.8] (p = 0.03)``, or why there is no p."""
     if value is None:
         return NONE
     if value.p is None:
         reason = "deterministic" if value.constant else "no test"
     else:
         reason = "p < 0.001" if value.p < 0.001 else f"p = {value.p:.2g}"
-    return f"{value.mean:+.2f} ({reason})"
+    between = "" if interval is None else f" [{interval[0]:.1f}, {interval[1]:.1f}]"
+    return f"{value.mean:+.2f}{between} ({reason})"
 
 
 def plural(number: int, noun: str) -> str:

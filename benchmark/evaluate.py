@@ -12,7 +12,7 @@ from benchmark.api import Method
 from benchmark.imbalance import encode, error_matrix, summarise
 from benchmark.metrics import Curve, mean_per_class, per_class_accuracy, predict, seen_unseen_curve
 from benchmark.protocol import HeldOut, chunks
-from benchmark.results import ClassAccuracy, Evaluation, ImbalanceReport, Metrics, SemanticErrors
+from benchmark.results import ClassAccuracy, CurvePoints, Evaluation, ImbalanceReport, Metrics, SemanticErrors
 
 #: The most images that are scored at once: bounds memory, and is large enough to cost no speed.
 CHUNK = 8192
@@ -58,7 +58,13 @@ def evaluate(method: Method, held_out: HeldOut, gamma: float, *, keep_errors: bo
         ClassAccuracy(name=name, seen=c < n_seen, T1=_value(a), gzsl=_value(b), calibrated=_value(d))
         for c, (name, a, b, d) in enumerate(zip(held_out.class_names, *(x.tolist() for x in columns), strict=True))
     ]
-    return Evaluation(metrics=metrics, per_class=per_class, imbalance=_imbalance(method, held_out, keep_errors))
+    unseen_points, seen_points = stacking.thinned()
+    return Evaluation(
+        metrics=metrics,
+        per_class=per_class,
+        imbalance=_imbalance(method, held_out, keep_errors),
+        curve=CurvePoints(unseen=unseen_points, seen=seen_points),
+    )
 
 
 def _imbalance(method: Method, held_out: HeldOut, keep_errors: bool) -> ImbalanceReport | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,13 @@ def _as_json(values: dict[str, Any]) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
     return loaded
 
+
+#: The version of the result files that are written.
+SCHEMA_VERSION = 1
+#: Version -> what makes the content of such a file that of the next version: old files load for ever. A change that
+#: old files are valid under (a new optional field) needs no new version; a new setting must leave old keys alone, as
+#: ``Spec.key`` does with ``tuned``.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 JsonDict = Annotated[dict[str, Any], AfterValidator(_as_json)]
 
@@ -133,12 +140,20 @@ class ImbalanceReport(Config):
     errors: dict[str, Any] | None = None
 
 
+class CurvePoints(Config):
+    """The seen-unseen curve in at most 64 points, U rising and S falling, in percent: ``metrics.Curve.thinned``."""
+
+    unseen: list[float]
+    seen: list[float]
+
+
 class Evaluation(Config):
-    """All figures of a fitted method on one set of held-out images."""
+    """All figures of a fitted method on one set of held-out images; older results have no ``curve``."""
 
     metrics: Metrics
     per_class: list[ClassAccuracy]
     imbalance: ImbalanceReport | None
+    curve: CurvePoints | None = None
 
 
 class Selection(Config):
@@ -182,6 +197,14 @@ class Result(Config):
     cost: Cost | None = None
     provenance: JsonDict = Field(default_factory=dict)
     error: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _migrated(cls, content: Any) -> Any:
+        """Content of any older version as that of the present one."""
+        while isinstance(content, dict) and (migrate := MIGRATIONS.get(content.get("schema_version", SCHEMA_VERSION))):
+            content = migrate(content)
+        return content
 
     @model_validator(mode="after")
     def _has_what_its_status_says(self) -> Result:
@@ -243,8 +266,8 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` holds the old content or the new, never a part.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that ``path`` holds the old content or the new, never a part.
 
     Raises:
         InputError: it cannot be written.
@@ -253,8 +276,8 @@ def write_atomic(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

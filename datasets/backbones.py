@@ -137,7 +137,6 @@ class _Timm(Backbone):
 class _Torchvision(Backbone):
     def __init__(self, name: str, weights: str | None, size: int | None, pretrained: bool) -> None:
         from torchvision import models, transforms
-        from torchvision.models.feature_extraction import create_feature_extractor
 
         super().__init__()
         known = models.list_models(module=models)
@@ -154,10 +153,9 @@ class _Torchvision(Backbone):
             pretrained and weights is None,
             name,
         ).eval()
-        head, nodes = _nodes(model, crop, name)
+        head, self.model = _headless(model, crop, name)
         if weights is not None:
             _fit(model, weights, (head,))
-        self.model: Any = create_feature_extractor(model, nodes)
         geometry = [
             transforms.Resize(resize, interpolation=preset.interpolation, antialias=preset.antialias),
             transforms.CenterCrop(crop),
@@ -167,8 +165,8 @@ class _Torchvision(Backbone):
         self.preprocessing = Preprocessing(_Chain(geometry), tuple(preset.mean), tuple(preset.std), description)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.model(x)
-        return found["pooled"].flatten(1), _grid(found["grid"], channels_last=False)
+        pooled, grid = self.model(x)
+        return pooled.flatten(1), _grid(grid, channels_last=False)
 
 
 @dataclass(frozen=True)
@@ -195,26 +193,29 @@ def _grid(features: Tensor, channels_last: bool, prefix: int | None = None) -> T
     return tokens.unflatten(1, (side, side))
 
 
-def _nodes(model: nn.Module, size: int, name: str) -> tuple[str, dict[str, str]]:
-    """The classifier's name, and the nodes of its input ("pooled") and of the last maps or tokens ("grid")."""
-    from torch.fx import GraphModule
+def _headless(model: nn.Module, size: int, name: str) -> tuple[str, nn.Module]:
+    """The classifier's name, and the network up to its input, which is returned with the last maps or tokens."""
+    from torch.fx import GraphModule, Node, Tracer
     from torch.fx.passes.shape_prop import ShapeProp
-    from torchvision.models.feature_extraction import NodePathTracer
 
-    tracer = NodePathTracer()
-    graph = tracer.trace(model)
+    graph = Tracer().trace(model)
+    traced = GraphModule(model, graph)
     with torch.no_grad():
-        ShapeProp(GraphModule(model, graph)).propagate(torch.zeros(1, 3, size, size))
+        ShapeProp(traced).propagate(torch.zeros(1, 3, size, size))
     grid = pooled = head = None
     for node in graph.nodes:
         shape: Sequence[int] = getattr(node.meta.get("tensor_meta"), "shape", ())
         if node.op != "placeholder" and len(shape) in (3, 4) and shape[-2] > 1:
-            grid = tracer.node_to_qualname[node]
+            grid = node
         if node.op == "call_module" and isinstance(model.get_submodule(str(node.target)), nn.Linear):
-            head, pooled = str(node.target), tracer.node_to_qualname[node.args[0]]
-    if grid is None or pooled is None or head is None:
+            head, pooled = str(node.target), node.args[0]
+    if not (isinstance(grid, Node) and isinstance(pooled, Node) and head):
         raise InputError(f"--backbone torchvision:{name}: must end in a pooled grid and a linear classifier")
-    return head, {pooled: "pooled", grid: "grid"}
+    graph.output_node().args = ((pooled, grid),)
+    graph.eliminate_dead_code()
+    traced.recompile()
+    traced.delete_all_unused_submodules()
+    return head, traced
 
 
 def _downloaded(create: Callable[[bool], Any], wanted: bool, name: str) -> Any:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,6 @@ from datasets import DATASETS, _cache
 _SPLITS = "att_splits.mat"
 _VALIDATION = "valclasses1.txt"
 _VECTORS = "attribute_vectors.mat"
-_GET = "python -m datasets.download gets the official data"
 _BLOCK = 1 << 20  # values that are converted at a time: 4 MiB of float32
 
 _logger = logging.getLogger(__name__)
@@ -111,6 +110,9 @@ class Xlsa17(api.Dataset):
         features: str = "auto"
         attributes: Literal["att", "original_att"] = "att"
 
+    #: What an error about missing files advises.
+    how_to_get: ClassVar[str] = "python -m datasets.download gets the official data"
+
     @property
     def features(self) -> str:
         """The name of the feature file, with ``+original_att`` where those attributes were chosen.
@@ -170,10 +172,10 @@ class Xlsa17(api.Dataset):
     @property
     def _folder(self) -> Path:
         if self.data_root is None:
-            raise InputError(f"--dataset {self.name}: needs --data-root or $ZSL_DATA; {_GET}")
+            raise InputError(f"--dataset {self.name}: needs --data-root or $ZSL_DATA; {self.how_to_get}")
         folder = folders(self.data_root).get(self.name)
         if folder is None:
-            raise InputError(f"{self.data_root / self.name.upper() / _SPLITS}: no such file; {_GET}")
+            raise InputError(f"{self.data_root / self.name.upper() / _SPLITS}: no such file; {self.how_to_get}")
         return folder
 
     @property
@@ -199,7 +201,7 @@ class Xlsa17(api.Dataset):
         folder, wanted = self._folder, self.config.features
         found = feature_sets(folder)
         if not found:
-            raise InputError(f"{self.name}: no res101.mat nor other features in {folder}; {_GET}")
+            raise InputError(f"{self.name}: no res101.mat nor other features in {folder}; {self.how_to_get}")
         if wanted == "auto":
             if "res101" not in found and len(found) > 1:
                 give = f"give one of {', '.join(found)}: --dataset {self.name}:features=NAME"

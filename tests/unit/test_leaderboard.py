@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 import os
 import re
@@ -21,20 +23,33 @@ from hypothesis import strategies as st
 from scipy.special import stdtr
 from scipy.stats import ttest_rel
 
-from benchmark import boards, run
+from benchmark import boards, leaderboard, run
 from benchmark.boards import HEADER, render
 from benchmark.cells import NONE
 from benchmark.config import parse_assignments, parse_spec
+from benchmark.formats import FORMATS, as_csv, as_json, as_latex
 from benchmark.jobs import parse_seeds, parse_splits
 from benchmark.leaderboard import check, main, terminal_table, write_boards
 from benchmark.registry import Entry, InputError
-from benchmark.results import Result, Store
+from benchmark.results import Result, Store, read_result
 from benchmark.statistics import boards as grouped
-from benchmark.statistics import compare, comparisons, holm, metric
+from benchmark.statistics import compare, comparisons, cost, holm, metric
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "leaderboard"
+#: What is generated besides the boards, whatever the results are.
+ALWAYS = ("result.schema.json", "site/index.html")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PROVENANCE = {
+    "started": "2026-11-23T17:57:34+00:00",
+    "commit": COMMIT,
+    "dirty": False,
+    "sources": {"method": "0f00", "loss": "ba5e"},
+    "device": "cpu",
+    "cpu": "A processor",
+    "threads": 1,
+    "libraries": {"torch": "2.15.0"},
+}
 
 
 def entry(name: str, title: str, family: str, year: int, module: str) -> Entry[Any]:
@@ -63,8 +78,13 @@ def result(method: str = "ale", loss: str = "mse", seed: int = 0, **changes: Any
     t1, h, semantics = changes.pop("T1", 50.0), changes.pop("H", 30.0), changes.pop("semantics", True)
     own = {key: changes.pop(key) for key in ("status", "error", "provenance", "cost") if key in changes}
     errors = {"mean": t1 * 1e-5, "std": h * 1e-5, "spread": h / t1, "r": 0.25, "worst_decile": t1 * 2e-5}
-    metrics = {"T1": t1, "U": h - 2, "S": h + 2, "H": h, "AUSUC": h / 2, "gamma": 0.5}
-    metrics |= {"U_calibrated": h, "S_calibrated": h + 9, "H_calibrated": h + 5}
+    metrics = {"T1": t1, "AUSUC": h * 0.6, "gamma": 0.5} | dict.fromkeys(("U", "S", "H"), h)
+    metrics |= dict.fromkeys(("U_calibrated", "S_calibrated", "H_calibrated"), h + 5)
+    per_class = [
+        {"name": f"{seen} {d}", "seen": seen, "T1": None if seen else t1 + d, "gzsl": h + d, "calibrated": h + 5 - d}
+        for seen in (True, False)
+        for d in (-2, 0, 2)
+    ]
     spec = {
         "protocol": "strict",
         "split": "proposed",
@@ -81,16 +101,21 @@ def result(method: str = "ale", loss: str = "mse", seed: int = 0, **changes: Any
         "spec": spec | changes,
         "seed": seed,
         "status": "ok",
-        "provenance": {"commit": COMMIT, "dirty": False, "sources": {"method": "f00", "loss": "ba5"}},
+        "provenance": PROVENANCE,
     }
     if own.get("status", "ok") == "ok":
-        content["cost"] = {"fit_s": 1.5, "evaluate_s": 0.1, "peak_memory_mib": 9.0}
-        content["selection"] = {"on": "validation", "criterion": "AUSUC", "value": 40.0, "choice": 3, "gamma": 0.5}
-        content["selection"]["history"] = []
+        content["cost"] = {"fit_s": 1.5 + seed, "evaluate_s": 0.1, "peak_memory_mib": 9.0}
+        content["selection"] = {"on": "validation", "criterion": "AUSUC", "value": 40.0, "choice": 1, "gamma": 0.5}
+        content["selection"]["history"] = [{"epoch": 1.0, "held-out AUSUC": 40.0}]
+        content["refit_history"] = [{"epoch": 1.0, "loss": 0.5}]
+        if changes.get("protocol") == "literature":
+            content["selection"] |= {"on": "test", "value": h * 0.6}
+            content["selection"]["history"] = [{"epoch": 1.0, "held-out AUSUC": h * 0.6}]
+            content["refit_history"] = []
         content["evaluation"] = {
             "metrics": metrics,
-            "per_class": [],
-            "imbalance": {"seen": errors, "unseen": errors | {"r": 0.5}, "errors": {}} if semantics else None,
+            "per_class": per_class,
+            "imbalance": {"seen": errors, "unseen": errors | {"r": 0.5}} if semantics else None,
         }
     return Result.model_validate(content | own)
 
@@ -105,6 +130,12 @@ def seeds(n: int, method: str = "ale", loss: str = "mse", level: float = 50.0, *
     ]
 
 
+def repeated(n: int, method: str, loss: str, **changes: Any) -> list[Result]:
+    """Runs of a deterministic method: all but the first repeat it."""
+    again = PROVENANCE | {"repeats_seed": 0}
+    return [result(method, loss, s, provenance=again if s else PROVENANCE, **changes) for s in range(n)]
+
+
 def golden_results() -> list[Result]:
     one = {"loss_overrides": {"scale": "mean_one"}}
     lampert = {"features": "lampert2009", "revision": "ddddeeeeffff", "dataset_options": {"features": "lampert2009"}}
@@ -116,9 +147,12 @@ def golden_results() -> list[Result]:
         *seeds(5, "ale", "remse", 51.0),
         *seeds(5, "ale", "remse", 50.2, **one),
         *seeds(3, "ale", "mse", 52.0, hparam_overrides={"lr": 0.1, "preprocess": "l2"}),
-        *(result("eszsl", "mse", s, T1=53.0, H=30.0) for s in range(5)),
-        *(result("eszsl", "remse", s, T1=53.5, H=30.0) for s in range(5)),
-        *seeds(3, "clswgan", "remse", 55.0, provenance={"commit": "fedcba9876543210", "dirty": True}),
+        *repeated(5, "eszsl", "mse", T1=53.0, H=30.0),
+        *repeated(5, "eszsl", "remse", T1=53.5, H=30.0),
+        *seeds(
+            3, "clswgan", "remse", 55.0, provenance={"commit": "fedcba9876543210", "dirty": True, "device": "A GPU"}
+        ),
+        *seeds(5, "ale", "mse-matched", 50.9),
         *(result("clswgan", "remse", s, **failed) for s in (3, 4)),
         *seeds(5, "guest", "mse", 40.0),
         *seeds(1, "my|method", "lds", 41.0, provenance={}),
@@ -174,14 +208,13 @@ def test_order_plays_no_role(results: list[Result]) -> None:
     assert render(results) == render(RESULTS)
 
 
-def test_wall_time_dates_and_retried_failures_leave_no_trace(tmp_path: Path) -> None:
+def test_dates_and_retried_failures_leave_no_trace(tmp_path: Path) -> None:
     uninterrupted = seeds(3)
     store = Store(tmp_path / "results")
     store.save(result(seed=1, status="failed", error="killed"))
     for one in uninterrupted:
         later = {"started": "2031-01-01T00:00:00+00:00", "argv": ["run"]} | one.provenance
-        assert one.cost
-        store.save(one.model_copy(update={"provenance": later, "cost": one.cost.model_copy(update={"fit_s": 99.0})}))
+        store.save(one.model_copy(update={"provenance": later}))
     assert render(store) == render(uninterrupted)
 
 
@@ -215,10 +248,12 @@ def test_boards_are_never_mixed(specs: list[dict[str, Any]]) -> None:
                 continue
             kind = part.split()[1].strip(",")
             rows = [row for row in body if row[1]]
-            if kind == "Published":
+            if kind in ("Published", "Time"):
                 continue
-            if kind == "Difference":  # of equal T1 on one board, and of others across boards
-                assert [row[head.index("Δ T1")] for row in rows] in (["+0.00 (deterministic)"], ["+0.00 (no test)"])
+            if kind == "Differences":  # of equal T1 on one board, and of others across boards
+                proposed = "proposed split" in section
+                expected = "+0.00 [0.0, 0.0] (deterministic)" if proposed else "+0.00 (no test)"
+                assert [row[head.index("Δ T1")] for row in rows] == [expected]
                 continue
             column, scale = {"Accuracy": ("T1", 1), "Imbalance": ("unseen mean", 10)}[kind]
             values = [scale * float(row[head.index(column)].split()[0].strip("*")) for row in rows]
@@ -283,7 +318,7 @@ def test_best_values_are_bold_among_rows_with_all_runs_only() -> None:
     results = [*seeds(3, "ale", "mse", 50.0), *seeds(3, "ale", "mae", 51.0), *seeds(2, "ale", "lds", 70.0)]
     text = render(results)["awa1.md"]
     accuracy = next(body for _, part, _, body in tables(text) if "Accuracy" in part)
-    assert {row[1]: row[2:4] for row in accuracy if row[1]} == {
+    assert {row[1]: [row[2].partition("](")[0].strip("["), row[3]] for row in accuracy if row[1]} == {
         "`mse`": ["3", "50.1 ± 0.6"],
         "`mae`": ["3", "**51.1** ± 0.6"],
         "`lds`": ["2", "70.3 ± 0.5"],
@@ -313,7 +348,8 @@ def test_failed_and_skipped_runs_are_counted_and_listed() -> None:
     text = render(results)["awa1.md"]
     assert "- 2 failed runs of ALE (2016) + `mse`: seed 1, seed 2: `ValueError: boom`" in text
     assert "- 1 skipped run of ESZSL (2015) + `focal`: seed 0: `needs weights`" in text
-    assert [row[2] for _, part, _, body in tables(text) if "Accuracy" in part for row in body if row[1]] == ["1"]
+    (count,) = [row[2] for _, part, _, body in tables(text) if "Accuracy" in part for row in body if row[1]]
+    assert count.startswith("[1](")
     only_failed = render([result(status="failed", error="boom")])
     assert "1 failed run" in only_failed["awa1.md"]
     assert not list(tables(only_failed["awa1.md"]))
@@ -324,10 +360,15 @@ def test_links_lead_to_the_files(tmp_path: Path) -> None:
     for one in RESULTS:
         store.save(one)
     write_boards(tmp_path)
-    links = re.findall(r"\[`([0-9a-f]{12})`\]\(([^)]+)\)", (tmp_path / "awa1.md").read_text(encoding="utf-8"))
-    assert len(links) == 2 + 10 + 2  # rows of the three boards in that file
-    for key, folder in links:
-        assert list((tmp_path / folder.replace("%7C", "|")).glob(f"{key}-s*.json"))
+    text = (tmp_path / "awa1.md").read_text(encoding="utf-8")
+    accuracies = [row for _, part, _, body in tables(text) if "Accuracy" in part for row in body if row[1]]
+    assert len(accuracies) == 2 + 11 + 2  # rows of the three boards in that file
+    for row in accuracies:
+        ((folder,),) = (re.findall(r"\]\((.+)\)", row[2]),)
+        ((key, file),) = re.findall(r"`(.+)`\]\((.+?)\)", row[-1])
+        assert (tmp_path / folder.replace("%7C", "|")).is_dir()
+        stored = read_result(tmp_path / file.replace("%7C", "|"))
+        assert (stored.spec.key, f"`{stored.spec.loss_label}`") == (key, row[1])
     overview = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert all((tmp_path / name).is_file() for name in re.findall(r"\]\(([^)]+)\)", overview))
 
@@ -438,10 +479,12 @@ def test_p_values_are_adjusted_within_the_board() -> None:
     )
 
 
-def delta(results: Iterable[Result], loss: str = "`remse`") -> list[str]:
+def delta(results: Iterable[Result], loss: str = "`remse`", other: str = "mse") -> list[str]:
+    """The cells of a difference, without intervals."""
     text = render(results)["awa1.md"]
-    (row,) = [row for _, part, _, body in tables(text) if "Difference" in part for row in body if row[1] == loss]
-    return row[2:]
+    rows = [row for _, part, _, body in tables(text) if "Differences" in part for row in body]
+    (row,) = [row for row in rows if row[1] == f"{loss} - `{other}`"]
+    return [re.sub(r" \[.*\]", "", cell) for cell in row[2:]]
 
 
 def test_deterministic_methods_show_a_difference_without_p() -> None:
@@ -452,7 +495,7 @@ def test_deterministic_methods_show_a_difference_without_p() -> None:
 def test_a_single_seed_has_neither_deviation_nor_test() -> None:
     results = [result(), result(loss="remse", T1=49.0)]
     assert delta(results) == ["1", "-1.00 (no test)", *["+0.00 (no test)"] * 5]
-    assert "| **50.0** | **28.0** |" in render(results)["awa1.md"]
+    assert "| **50.0** | **30.0** |" in render(results)["awa1.md"]
 
 
 def test_a_missing_reference_shows_dashes() -> None:
@@ -482,7 +525,7 @@ def test_terminal_table_finds_the_reference_among_stored_runs() -> None:
     ran, stored = seeds(5, loss="remse", level=51.0, **sim), seeds(5, loss="mse", **sim)
     text = terminal_table(ran, [*stored, *ran])
     assert text.startswith("awa1-sim SIMULATED (features res101, ")
-    assert lines_with(text, "ale", "remse", "51.1±0.8", "1.5")
+    assert lines_with(text, "ale", "remse", "51.1±0.8", "3.5")
     assert lines_with(text, "ale", "remse", "+1.00 (deterministic)", "(p ")
     assert not lines_with(text, "ale", " mse ")
     assert max(map(len, text.splitlines())) <= 150
@@ -503,10 +546,15 @@ def test_terminal_table_keeps_boards_apart_and_leaves_failures_out() -> None:
 # Files
 
 
+def whole(one: Result) -> bool:
+    """Whether a run is one of a clean checkout, which ``--check`` asks for."""
+    return one.provenance.get("dirty") is False
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     store = Store(tmp_path / "results")
-    for one in RESULTS:
+    for one in filter(whole, RESULTS):
         store.save(one)
     write_boards(tmp_path)
     return tmp_path
@@ -533,6 +581,7 @@ def test_check_finds_stale_edited_missing_and_superfluous_boards(out: Path) -> N
     assert [line.partition(";")[0] for line in check(out)] == [
         f"{out / 'README.md'}: is stale or was edited",
         f"{out / 'awa1.md'}: is stale or was edited",
+        f"{out / 'site/index.html'}: is stale or was edited",
     ]
 
 
@@ -545,8 +594,25 @@ def test_no_foreign_file_is_overwritten(out: Path) -> None:
     assert (out / "awa1.md").read_bytes() == before
 
 
+def test_every_generator_is_written_checked_and_cleared(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, str | bytes] = {"pictures/a.png": b"\x89PNG\xff", "pictures/b.svg": "<svg>é</svg>"}
+    generator = leaderboard.Generator("pictures/*", (b"\x89PNG", b"<svg"), lambda results: made if results else {})
+    monkeypatch.setattr(leaderboard, "GENERATORS", (*leaderboard.GENERATORS, generator))
+    assert [line.partition(";")[0] for line in check(out)] == [f"{out / name}: is missing" for name in made]
+    assert {out / name for name in made} < set(write_boards(out))
+    assert check(out) == []
+    assert (out / "pictures" / "a.png").read_bytes() == b"\x89PNG\xff"
+    (out / "pictures" / "mine.txt").write_text("notes")
+    (out / "pictures" / "b.svg").write_text("<svg>edited</svg>")
+    assert [line.partition(";")[0] for line in check(out)] == [f"{out / 'pictures/b.svg'}: is stale or was edited"]
+    del made["pictures/b.svg"]
+    assert "has no results any more" in check(out)[0]
+    write_boards(out)
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == ["a.png", "mine.txt"]
+
+
 def test_no_results_make_an_empty_overview(tmp_path: Path) -> None:
-    assert write_boards(tmp_path) == [tmp_path / "README.md"]
+    assert write_boards(tmp_path) == [tmp_path / name for name in ("README.md", *ALWAYS)]
     assert "No results are stored yet." in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
@@ -583,11 +649,61 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     command = [sys.executable, "-m", "benchmark.leaderboard", "--check", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
-    boards_ = [tmp_path / name for name in ("README.md", "awa1.md")]
+    boards_ = [tmp_path / name for name in ("README.md", "awa1.md", *ALWAYS)]
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [str(path) for path in boards_]
     assert main(["--out", str(tmp_path)]) == 0
     assert main(["--check", "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{boards_[0]}\n{boards_[1]}\n{tmp_path}: fresh\n"
+    assert capsys.readouterr().out == "".join(f"{path}\n" for path in boards_) + f"{tmp_path}: fresh\n"
+
+
+# Other formats
+
+
+def test_csv_and_json_hold_what_the_rows_are(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(out.rglob("*"))
+    printed = {}
+    for name in FORMATS:
+        assert main(["--out", str(out), "--format", name]) == 0
+        printed[name] = capsys.readouterr().out
+    assert sorted(out.rglob("*")) == before
+    records = json.loads(printed["json"])
+    found = [(board, row) for board, rows in grouped(Store(out / "results")).items() for row in rows if row.runs]
+    assert len(records) == len(found)
+    by_key = {(r["dataset"], r["key"]): r for r in records}
+    for board, row in found:
+        record = by_key[board.dataset, row.key]
+        assert {name: record[name] for name in board._fields} == board._asdict()
+        summary = row.summary(metric("H_calibrated"))
+        assert (record["H_calibrated_mean"], record["H_calibrated_std"]) == (summary or (None, None))
+        assert (record["fit_s_mean"], record["fit_s_std"]) == (row.fitted.summary(cost("fit_s")) or (None, None))
+        assert (record["runs"], record["loss"]) == (len(row.runs), row.spec.loss_label)
+    lines = list(csv.DictReader(printed["csv"].splitlines()))
+    assert [list(line) for line in lines] == [list(record) for record in records]
+    for line, record in zip(lines, records, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in record.items()} == line
+    assert [as_csv([]), as_json([]), as_latex([])] == ["", "[]\n", ""]
+
+
+def test_latex_is_escaped_and_labelled() -> None:
+    text = as_latex([*RESULTS, result("a_b%", "l&m", hparam_overrides={"x": "~^\\{$#"})])
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == len(grouped(RESULTS))
+    assert r"a\_b\%, x=\textasciitilde{}\textasciicircum{}\textbackslash{}\{\$\# & l\&m & 1 & " in text
+    captions = [line for line in text.splitlines() if line.startswith(r"\caption")]
+    assert sum("SIMULATED" in caption for caption in captions) == 1
+    assert sum("selected on test" in caption for caption in captions) == 1
+    bold = [line for line in text.splitlines() if line.startswith("ESZSL") and "textbf{53.5}" in line]
+    assert len(bold) == 1
+    for line in text.splitlines():
+        if " & " in line:
+            assert len(re.findall(r"(?<!\\)&", line)) == 8
+
+
+def test_formats_do_not_go_with_check(capsys: pytest.CaptureFixture[str]) -> None:
+    for other in (["--check"], ["--import", "x"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["--format", "csv", *other])
+        assert stop.value.code == 2
+    assert "prints the stored rows" in capsys.readouterr().err
 
 
 if __name__ == "__main__":

@@ -214,6 +214,36 @@ def test_ausuc_is_the_trapezoid_of_the_swept_curve(case: Case) -> None:
 
 
 @untimed
+@given(cases(), st.floats(0.02, 20))
+def test_a_thinned_curve_keeps_its_ends_its_plateaus_and_its_area(case: Case, tolerance: float) -> None:
+    curve = case.curve
+    unseen, seen = curve.thinned(tolerance=tolerance)
+    plateaus = list(zip(curve.unseen.tolist(), curve.seen.tolist(), strict=True))
+    kept = list(zip(unseen, seen, strict=True))
+    rounded = [(round(u, 2), round(s, 2)) for u, s in plateaus]
+    assert set(kept) <= set(rounded)
+    assert (kept[0], kept[-1]) == (rounded[0], rounded[-1])
+    assert len(kept) <= len(plateaus)
+    assert unseen == sorted(unseen)
+    assert seen == sorted(seen, reverse=True)
+    area = auc(unseen, seen) / 100 if len(kept) > 1 else 0.0
+    assert area == pytest.approx(curve.ausuc, abs=tolerance + 0.02)  # 0.02: two decimals
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_64_points_stand_for_a_long_curve(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(rng.integers(0, 60, 4000))
+    scores = torch.from_numpy(rng.standard_normal((4000, 60))) + 2 * torch.eye(60, dtype=torch.float64)[labels]
+    known = labels < 40
+    curve = seen_unseen_curve(scores[known], labels[known], scores[~known], labels[~known], 40)
+    unseen, seen = curve.thinned()
+    assert len(curve.seen) > 1000
+    assert len(unseen) == len(seen) <= 64
+    assert auc(unseen, seen) / 100 == pytest.approx(curve.ausuc, abs=0.1)
+
+
+@untimed
 @given(cases())
 def test_curve_is_monotone_and_every_breakpoint_matters(case: Case) -> None:
     curve = case.curve

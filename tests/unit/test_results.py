@@ -19,6 +19,7 @@ from benchmark.registry import InputError
 from benchmark.results import (
     ClassAccuracy,
     Cost,
+    CurvePoints,
     Evaluation,
     ImbalanceReport,
     Metrics,
@@ -73,6 +74,7 @@ evaluations = st.builds(
         max_size=2,
     ),
     imbalance=st.none() | st.builds(ImbalanceReport, seen=errors, unseen=errors, errors=settings_of),
+    curve=st.none() | st.builds(CurvePoints, seen=st.lists(numbers, max_size=2), unseen=st.lists(numbers, max_size=2)),
 )
 selections = st.builds(
     Selection,
@@ -95,6 +97,13 @@ results = st.builds(
 
 
 class TestRoundTrip:
+    def test_a_file_from_before_curves_were_stored_loads(self, tmp_path: Path):
+        path = Store(tmp_path).save(make_result())
+        content = json.loads(path.read_text())
+        del content["evaluation"]["curve"]
+        path.write_text(json.dumps(content))
+        assert read_result(path) == make_result()
+
     @settings(
         deadline=None,
         max_examples=80,

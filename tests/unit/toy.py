@@ -266,7 +266,7 @@ def objective_of(method: Method, data: TrainData, loss: RegressionLoss | None) -
     found: list[Objective] = []
     with pytest.MonkeyPatch.context() as patch:
         module = sys.modules[type(method).fit.__module__]
-        patch.setattr(module, "fit", lambda method, objective, *rest: found.append(objective))
+        patch.setattr(module, "fit", lambda method, objective, *rest, **options: found.append(objective))
         method.fit(data, loss, RefitRun(CPU, 0, "toy", 1))
     (objective,) = found
     return objective

@@ -1,0 +1,96 @@
+"""What one training step of each feature-generating method takes, against the same step written plainly in PyTorch.
+
+Plainly: Adam unfused, every step computes the gradients of all networks that it passes through (a generator's those of
+its critic), and pairs of images and classes are concatenated before their network, as public code has it.
+
+Run ``python -m pytest -n 0 -s -m benchmark tests/benchmarks/bench_generative.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.api import TrainData, derive_seed
+from benchmark.train import RefitRun
+from losses import build
+from methods import METHODS
+from methods.generative import _blocks
+from methods.generative._synthesis import GenerativeMethod
+from tests.benchmarks.bench_embedding import milliseconds
+
+# Sizes of CUB, but for images, of which a step sees a batch, and hidden layers, a quarter of the published ones.
+N_SEEN, N_UNSEEN, N_FEATURES, N_ATTRIBUTES, HIDDEN, BATCH = 150, 50, 2048, 312, 1024, 64
+CPU = torch.device("cpu")
+STEPPED = [entry.name for entry in METHODS if issubclass(entry.obj, GenerativeMethod)]
+
+pytestmark = pytest.mark.benchmark
+
+
+def plain_descend(value: Tensor, *optimizers: torch.optim.Optimizer) -> Tensor:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    value.backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    return value.detach()
+
+
+def plain_adam(
+    lr: float,
+    *modules: torch.nn.Module,
+    groups: Iterable[dict[str, Any]] = (),
+    betas: tuple[float, float] = (0.5, 0.999),
+) -> torch.optim.Adam:
+    own = list(itertools.chain.from_iterable(module.parameters() for module in modules))
+    return torch.optim.Adam([{"params": own}, *groups], lr=lr, betas=betas, foreach=False, fused=False)
+
+
+def plain_pairs(net: Any, x: Tensor, attributes: Tensor) -> Tensor:
+    pairs = torch.cat([x.repeat_interleave(len(attributes), dim=0), attributes.repeat(len(x), 1)], dim=1)
+    weight = torch.cat([net.of_features.weight, net.of_attributes.weight], dim=1)
+    hidden = torch.nn.functional.linear(pairs, weight, net.of_features.bias + net.of_attributes.bias)
+    scores: Tensor = net.last(torch.nn.functional.leaky_relu(hidden, 0.2))
+    return scores.view(len(x), len(attributes))
+
+
+def cub_like() -> TrainData:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(N_SEEN).repeat(2)
+    attributes = torch.nn.functional.normalize(torch.rand(N_SEEN + N_UNSEEN, N_ATTRIBUTES, generator=generator))
+    return TrainData(torch.rand(len(labels), N_FEATURES, generator=generator), labels, attributes, N_SEEN)
+
+
+def step_time(name: str, data: TrainData) -> float:
+    """The median time of one batch of ``name`` with mse, in milliseconds."""
+    kind: Any = METHODS[name].obj
+    small = {key: HIDDEN for key in kind.Config.model_fields if "hidden" in key or key in ("semantic", "embedding")}
+    config = kind.Config(
+        **small, batch_size=BATCH, **({"regressor_epochs": 1} if "regressor_epochs" in kind.Config.model_fields else {})
+    )
+    method: Any = kind(data.meta, config, torch.Generator().manual_seed(derive_seed(0, name)))
+    step = method.prepare(
+        data, build("mse", n_classes=N_SEEN + N_UNSEEN, n_attributes=N_ATTRIBUTES), RefitRun(CPU, 0, "", 1)
+    )
+    batch = torch.arange(0, len(data.labels), len(data.labels) // BATCH)[:BATCH]
+    x, y = data.features[batch], data.labels[batch]
+    return milliseconds(lambda: step(x, y, 2), 5)
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = cub_like()
+    ours = step_time(name, data)
+    for module in [m for key, m in sys.modules.items() if key.startswith("methods.generative.")]:
+        for attribute, plain in (("descend", plain_descend), ("adam", plain_adam)):
+            if hasattr(module, attribute):
+                monkeypatch.setattr(module, attribute, plain)
+    monkeypatch.setattr(_blocks.PairNet, "forward", plain_pairs)
+    plainly = step_time(name, data)
+    print(f"{name:16} {ours:9.1f} ms, plainly {plainly:9.1f} ms: {plainly / ours:5.2f} times faster")
