@@ -37,7 +37,7 @@ def small_stand_in(method: str) -> str:
 
 def quick_settings(method: str) -> dict[str, Any]:
     """The smallest training that a method's settings allow."""
-    small = {"epochs": 2, "hidden": 16, "generated": 10, "codes": 10, "steps": 1, "embedding": 16, "semantic": 16}
+    small = {"epochs": 1, "hidden": 16, "generated": 10, "codes": 10, "steps": 1, "embedding": 16, "semantic": 16}
     small |= {"samples": 1, "size": 512}
     settings: dict[str, Any] = {}
     for name, field in METHODS[method].obj.Config.model_fields.items():
