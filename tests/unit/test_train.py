@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -340,6 +341,9 @@ def train(
     entry: Entry[type[Method]], loss_name: str, seed: int, run_kind: Callable[[HeldOut], Any]
 ) -> dict[str, Tensor]:
     split = make_split(n_seen=9)
+    if "global" not in entry.obj.accepts:
+        regions = split.features.reshape(-1, 1, 2, 5).astype(np.float16)
+        split = replace(split, features=regions, attribute_vectors=np.eye(8, dtype=np.float32))
     config = tiny_config(entry)
     data, held = make_train(split, config.preprocess)
     loss = build(loss_name, n_classes=data.n_seen, n_attributes=data.meta.n_attributes) if loss_name != "none" else None
