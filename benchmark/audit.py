@@ -7,14 +7,16 @@ on the boards, run again, are one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from scipy.integrate import trapezoid
 
 import datasets
+from benchmark.api import Config
 from benchmark.imbalance import decode
 from benchmark.metrics import harmonic_mean
 from benchmark.registry import InputError
@@ -29,6 +31,8 @@ from benchmark.results import (
     read_result,
 )
 from datasets import DATASETS
+from losses import LOSSES
+from methods import METHODS
 
 #: Figures that are the same but for the order of a sum differ by less, in percentage points.
 _ROUNDING = 1e-6
@@ -83,12 +87,27 @@ def audit(results: Sequence[Stored], boards: Sequence[Result] | None = None) -> 
 
 
 def _of_spec(spec: Spec) -> Iterator[str]:
-    for given, settings in (("hparam_overrides", spec.hparams), ("loss_overrides", spec.loss_parameters)):
-        for name, value in getattr(spec, given).items():
-            if settings.get(name) != value:
-                yield f"spec.{given} has {name}={value}, and the settings have {settings.get(name)}"
+    for registry, name, given, settings in (
+        (METHODS, spec.method, "hparam_overrides", spec.hparams),
+        (LOSSES, spec.loss, "loss_overrides", spec.loss_parameters),
+    ):
+        schema = registry[name].obj.Config if name in registry else None
+        for key, value in getattr(spec, given).items():
+            if settings.get(key) != _resolved(schema, settings, key, value):
+                yield f"spec.{given} has {key}={value}, and the settings have {settings.get(key)}"
     if spec.dataset in DATASETS and DATASETS[spec.dataset].obj.simulated != spec.simulated:
         yield f"spec.simulated is {spec.simulated}, which {spec.dataset} is not"
+
+
+def _resolved(schema: type[Config] | None, settings: Mapping[str, Any], key: str, value: Any) -> Any:
+    """``value`` as the settings hold it: ``1e-3``, which YAML reads as a text, is a number there, and a part of a
+    nested setting has its defaults. As given where the ``schema`` is a plug-in's that is not here."""
+    if schema is None:
+        return value
+    try:
+        return schema.model_validate({**settings, key: value}).model_dump(mode="json")[key]
+    except (ValidationError, KeyError):
+        return value
 
 
 def _of_provenance(result: Result) -> Iterator[str]:

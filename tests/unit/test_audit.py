@@ -45,6 +45,17 @@ def of(name: str) -> Path:
     return file
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_an_override_counts_as_the_settings_hold_it(factor: int) -> None:
+    """``--set lr=1e-3`` gives YAML's text "1e-3", which the settings have as a number."""
+
+    def edit(content: Content) -> None:
+        content["spec"]["hparam_overrides"] = {"lr": f"{factor * content['spec']['hparams']['lr']:e}"}
+
+    found = audit([changed(of("ale+"), edit)])
+    assert [line for line in found if "hparam_overrides" in line] == found[: factor - 1]
+
+
 # Versions -------------------------------------------------------------------------------------------------------------
 
 
