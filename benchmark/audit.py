@@ -100,8 +100,10 @@ def _of_spec(spec: Spec) -> Iterator[str]:
 
 
 def _resolved(schema: type[Config] | None, settings: Mapping[str, Any], key: str, value: Any) -> Any:
-    """``value`` as the settings hold it: ``1e-3``, which YAML reads as a text, is a number there, and a part of a
-    nested setting has its defaults. As given where the ``schema`` is a plug-in's that is not here."""
+    """``value`` as the settings hold it; as given where the ``schema`` is a plug-in's that is not here.
+
+    ``1e-3``, which YAML reads as a text, is a number there, and a part of a nested setting has its defaults.
+    """
     if schema is None:
         return value
     try:
