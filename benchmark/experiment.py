@@ -17,6 +17,7 @@ import torch
 from benchmark.api import Dataset, Incompatible, Method, Split, TrainData, derive_seed, sealed
 from benchmark.evaluate import evaluate
 from benchmark.jobs import Cell
+from benchmark.memory import keep_freed_memory
 from benchmark.protocol import (
     HeldOut,
     Stage,
@@ -66,6 +67,7 @@ def run_cell(cell: Cell) -> Iterator[Result]:
         InputError: the data cannot be loaded.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
+    keep_freed_memory()
     device = torch.device(cell.device)
     dataset = cell.dataset()
     prepared: _Prepared | None = None
@@ -109,6 +111,7 @@ def validate_cell(cell: Cell) -> float:
         Exception: whatever else training raises.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
+    keep_freed_memory()
     device, dataset = torch.device(cell.device), cell.dataset()
     select_on, validation = _validation(cell, _load(cell, dataset), dataset, device)
     values = []

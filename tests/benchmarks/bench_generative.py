@@ -9,6 +9,7 @@ Run ``python -m pytest -n 0 -s -m benchmark tests/benchmarks/bench_generative.py
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmark.api import TrainData, derive_seed
+from benchmark.memory import keep_freed_memory
 from benchmark.train import RefitRun
 from losses import build
 from methods import METHODS
@@ -94,3 +96,19 @@ def test_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_blocks.PairNet, "forward", plain_pairs)
     plainly = step_time(name, data)
     print(f"{name:16} {ours:9.1f} ms, plainly {plainly:9.1f} ms: {plainly / ours:5.2f} times faster")
+
+
+def compare_freed_memory(name: str) -> None:
+    """Memory stays kept, so this wants a process of its own."""
+    torch.set_num_threads(1)
+    data = cub_like()
+    before = step_time(name, data)
+    keep_freed_memory()
+    after = step_time(name, data)
+    print(f"{name:16} {after:9.1f} ms, memory given back {before:9.1f} ms: {before / after:5.2f} times faster")
+
+
+@pytest.mark.parametrize("name", ["lisgan", "sdgzsl"])
+def test_freed_memory(name: str) -> None:
+    code = f"from tests.benchmarks.bench_generative import compare_freed_memory as compare; compare({name!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)

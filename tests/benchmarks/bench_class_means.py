@@ -1,0 +1,107 @@
+"""How far synthesise-then-classify goes on a data set, and which part of it fails: on validation classes alone.
+
+Each class plays unseen as a Gaussian with the pooled covariance of the training classes around a mean: that of its own
+images (what no method can know), or the one that kernel ridge regression predicts from its attributes. Below them the
+generators, with the share of the variation of the class means that they explain (R2), on training and on held-out
+classes. A low second line says that attributes do not tell the means, a generator far below it that it is the
+generator.
+
+Run ``python -m pytest -n 0 -s -m benchmark tests/benchmarks/bench_class_means.py``; needs the real data sets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import datasets
+from benchmark.api import TrainData
+from benchmark.evaluate import evaluate
+from benchmark.experiment import _fit, _validation
+from benchmark.jobs import Cell, make_spec
+from benchmark.protocol import HeldOut
+from benchmark.train import SelectionRun
+from methods import METHODS
+from methods.generative._synthesis import GenerativeMethod
+from methods.generative.clswgan import CLSWGAN
+
+CPU = torch.device("cpu")
+N_GENERATED = 800
+
+pytestmark = pytest.mark.benchmark
+
+
+class Gaussians(CLSWGAN):
+    """Generates N(mean of the class, pooled covariance within training classes); trains its classifiers alone."""
+
+    def know(self, means: Tensor, data: TrainData) -> None:
+        """(C, D) ``means`` of all classes."""
+        within = data.features - means[data.labels]
+        covariance = within.T @ within / len(within)
+        self.factor = torch.linalg.cholesky(covariance + 1e-6 * covariance.trace() * torch.eye(len(covariance)))
+        self.means, self.attributes = means, data.attributes
+        self._train_classifiers(data, torch.Generator().manual_seed(0))
+
+    def generate(self, attributes: Tensor, generator: torch.Generator) -> Tensor:
+        classes = torch.cdist(attributes, self.attributes).argmin(1)
+        noise = torch.randn(len(classes), len(self.factor), generator=generator)
+        return self.means[classes] + noise @ self.factor.T
+
+
+def class_means(x: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    return torch.stack([x[labels == c].mean(0) for c in classes.tolist()])
+
+
+def by_ridge(means: Tensor, data: TrainData, ridge: float = 0.1) -> Tensor:
+    """(C, D) means of all classes predicted from their attributes and the (n_seen, D) means of the training classes."""
+    centre = data.attributes[: data.n_seen].mean(0)
+    seen, every = data.attributes[: data.n_seen] - centre, data.attributes - centre
+    solved = torch.linalg.solve(seen @ seen.T + ridge * torch.eye(len(seen)), means - means.mean(0))
+    return means.mean(0) + every @ seen.T @ solved
+
+
+def explained(predicted: Tensor, real: Tensor, centre: Tensor) -> float:
+    return float(1 - (predicted - real).square().sum() / (real - centre).square().sum())
+
+
+def line(name: str, method: GenerativeMethod, gamma: float, held: HeldOut, means: Tensor, real: Tensor) -> None:
+    metrics = evaluate(method, held, gamma, keep_errors=False).metrics
+    centre = real[: held.n_seen].mean(0)
+    parts = [explained(means[part], real[part], centre) for part in (slice(held.n_seen), slice(held.n_seen, None))]
+    figures = " ".join(f"{key} {getattr(metrics, key):5.1f}" for key in ("T1", "U", "S", "H", "AUSUC"))
+    print(f"{name:28} {figures}  R2 of means: training {parts[0]:6.2f}, held-out {parts[1]:6.2f}")
+
+
+@pytest.mark.parametrize("name", ["awa1", "cub50"])
+def test_means(name: str, real_data_root: Path) -> None:
+    source = datasets.resolve(name, {}, real_data_root)
+    print(f"\n{name}, validation classes")
+    for method in ["clswgan", "lisgan", "cegzsl", "vaegan", "free", "sdgzsl", "cadavae"]:
+        cell = Cell(make_spec(method, {}, ("mse", {}), source, {}, "proposed", "strict"), (0,), real_data_root, "cpu")
+        data, held = _validation(cell, source.load(), source, CPU)
+        every = torch.arange(len(data.attributes))
+        real = torch.cat(
+            [
+                class_means(data.features, data.labels, every[: data.n_seen]),
+                class_means(held.unseen_features, held.unseen_labels, every[data.n_seen :]),
+            ]
+        )
+        if method == "clswgan":
+            for how, means in (("their own means", real), ("means by ridge", by_ridge(real[: data.n_seen], data))):
+                gaussians = Gaussians(
+                    data.meta,
+                    CLSWGAN.Config.model_validate(cell.method_config().model_dump()),
+                    torch.Generator().manual_seed(0),
+                )
+                gaussians.know(torch.cat([real[: data.n_seen], means[data.n_seen :]]), data)
+                line(f"Gaussians, {how}", gaussians, 0.0, held, means, real)
+        run = SelectionRun(CPU, 0, method, held)
+        fitted, _ = _fit(cell, data, run, 0)
+        assert isinstance(fitted, GenerativeMethod)
+        with torch.no_grad():
+            labels = every.repeat_interleave(N_GENERATED)
+            generated = fitted.generate(data.attributes[labels], torch.Generator().manual_seed(0))
+        line(METHODS[method].title, fitted, 0.0, held, class_means(generated, labels, every), real)
