@@ -52,7 +52,7 @@ class LossLayer(Config):
 
 
 class ConfigFile(Config):
-    """The YAML beside a method or a loss."""
+    """The YAML beside a method or a loss. A method's ``datasets`` may name features of a data set too: ``cub:vit``."""
 
     hparams: dict[str, Any] = Field(default_factory=dict)
     datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)

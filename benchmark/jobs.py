@@ -130,7 +130,7 @@ def make_spec(
         revision=dataset.revision,
         method=method,
         loss=loss_name,
-        hparams=_method_config(method, overrides, loss_name, dataset.name).model_dump(),
+        hparams=_method_config(method, overrides, loss_name, dataset).model_dump(),
         loss_parameters=_loss_config(method_entry.config_file, loss_entry.config_file, loss, dataset.name).model_dump(),
         dataset_options=options,
         hparam_overrides=overrides,
@@ -194,12 +194,13 @@ def _without_repeats(cells: Sequence[Cell]) -> list[Cell]:
     return list({cell.spec.key: cell for cell in cells}.values())
 
 
-def _method_config(method: str, overrides: dict[str, Any], loss: str, dataset: str) -> MethodConfig:
+def _method_config(method: str, overrides: dict[str, Any], loss: str, dataset: Dataset) -> MethodConfig:
     entry = METHODS[method]
     file = load_file(entry.config_file)
     layers = {f"{entry.config_file}: hparams": file.hparams}
-    if dataset in file.datasets:
-        layers[f"{entry.config_file}: datasets.{dataset}"] = file.datasets[dataset]
+    for name in (dataset.name, f"{dataset.name}:{dataset.features}"):
+        if name in file.datasets:
+            layers[f"{entry.config_file}: datasets.{name}"] = file.datasets[name]
     if loss in file.losses:
         layers[f"{entry.config_file}: losses.{loss}.hparams"] = file.losses[loss].hparams
     layers[f"--set of {method}"] = overrides

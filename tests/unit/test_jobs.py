@@ -106,7 +106,7 @@ def replaced(spec: Spec, name: str) -> Spec:
 
 class TestLayers:
     def test_each_layer_wins_over_those_before(self, toys: Path):
-        """Class default < hparams < datasets < losses < --set, one after another on one key."""
+        """Class default < hparams < datasets < its features < losses < --set, one after another on one key."""
 
         def lr(text: str, overrides: dict[str, Any]) -> Any:
             (toys / "toy-method.yaml").write_text(text)
@@ -117,6 +117,9 @@ class TestLayers:
         assert lr("", {}) == 0.1
         assert lr(hparams, {}) == 1
         assert lr(hparams + dataset, {}) == 2
+        assert (
+            lr(f"datasets: {{toy: {{lr: 2}}, 'toy:{TOY.features}': {{lr: 2.5}}, 'toy:other': {{lr: 99}}}}", {}) == 2.5
+        )
         assert lr(loss + dataset + hparams, {}) == 3  # the order in the file does not matter
         assert lr(hparams + dataset + loss, {"lr": 4}) == 4
         assert lr(hparams + dataset + loss, {"epochs": 7}) == 3
