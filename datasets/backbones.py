@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,6 +223,8 @@ def _headless(model: nn.Module, size: int, name: str) -> tuple[str, nn.Module]:
 
 def _downloaded(create: Callable[[bool], Any], wanted: bool, name: str) -> Any:
     """``create(wanted)``, where True downloads weights."""
+    # The hub warns of every retry; what comes of them is said below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return create(wanted)
     except Exception as error:  # the libraries and their hubs raise anything
