@@ -6,6 +6,7 @@ digests of the result files that a report was made from and of the files that it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -58,6 +59,8 @@ def write(folder: Path, files: Mapping[str, bytes], made_from: Mapping[str, str]
         write_atomic(folder / name, content)
     for name in older.keys() - files.keys():
         (folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other files are in its folder
+            (folder / name).parent.rmdir()
     described = {
         "command": " ".join([COMMAND, *arguments]),
         "inputs": dict(made_from),
