@@ -27,6 +27,7 @@ from benchmark.train import SelectionRun
 from methods import METHODS
 from methods.generative._synthesis import GenerativeMethod
 from methods.generative.clswgan import CLSWGAN
+from tests.golden.test_generated_statistics import means_by_ridge
 
 CPU = torch.device("cpu")
 N_GENERATED = 800
@@ -55,20 +56,12 @@ def class_means(x: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
     return torch.stack([x[labels == c].mean(0) for c in classes.tolist()])
 
 
-def by_ridge(means: Tensor, data: TrainData, ridge: float = 0.1) -> Tensor:
-    """(C, D) means of all classes predicted from their attributes and the (n_seen, D) means of the training classes."""
-    centre = data.attributes[: data.n_seen].mean(0)
-    seen, every = data.attributes[: data.n_seen] - centre, data.attributes - centre
-    solved = torch.linalg.solve(seen @ seen.T + ridge * torch.eye(len(seen)), means - means.mean(0))
-    return means.mean(0) + every @ seen.T @ solved
-
-
 def explained(predicted: Tensor, real: Tensor, centre: Tensor) -> float:
     return float(1 - (predicted - real).square().sum() / (real - centre).square().sum())
 
 
-def line(name: str, method: GenerativeMethod, gamma: float, held: HeldOut, means: Tensor, real: Tensor) -> None:
-    metrics = evaluate(method, held, gamma, keep_errors=False).metrics
+def line(name: str, method: GenerativeMethod, held: HeldOut, means: Tensor, real: Tensor) -> None:
+    metrics = evaluate(method, held, 0.0, keep_errors=False).metrics
     centre = real[: held.n_seen].mean(0)
     parts = [explained(means[part], real[part], centre) for part in (slice(held.n_seen), slice(held.n_seen, None))]
     figures = " ".join(f"{key} {getattr(metrics, key):5.1f}" for key in ("T1", "U", "S", "H", "AUSUC"))
@@ -90,18 +83,18 @@ def test_means(name: str, real_data_root: Path) -> None:
             ]
         )
         if method == "clswgan":
-            for how, means in (("their own means", real), ("means by ridge", by_ridge(real[: data.n_seen], data))):
+            for how, means in (("their own means", real), ("means by ridge", means_by_ridge(data))):
                 gaussians = Gaussians(
                     data.meta,
                     CLSWGAN.Config.model_validate(cell.method_config().model_dump()),
                     torch.Generator().manual_seed(0),
                 )
                 gaussians.know(torch.cat([real[: data.n_seen], means[data.n_seen :]]), data)
-                line(f"Gaussians, {how}", gaussians, 0.0, held, means, real)
+                line(f"Gaussians, {how}", gaussians, held, means, real)
         run = SelectionRun(CPU, 0, method, held)
         fitted, _ = _fit(cell, data, run, 0)
         assert isinstance(fitted, GenerativeMethod)
         with torch.no_grad():
             labels = every.repeat_interleave(N_GENERATED)
             generated = fitted.generate(data.attributes[labels], torch.Generator().manual_seed(0))
-        line(METHODS[method].title, fitted, 0.0, held, class_means(generated, labels, every), real)
+        line(METHODS[method].title, fitted, held, class_means(generated, labels, every), real)

@@ -71,14 +71,18 @@ def distances(classes: list[Tensor], held: HeldOut) -> tuple[float, float]:
     return sum(mean for mean, _ in parts) / len(parts), sum(spread for _, spread in parts) / len(parts)
 
 
-def points_by_ridge(data: TrainData) -> list[Tensor]:
-    """Twice the same point for each held-out class."""
+def means_by_ridge(data: TrainData) -> Tensor:
+    """(C, D) mean features of all classes, predicted from their attributes."""
     own = data.attributes[: data.n_seen]
     means = torch.stack([data.features[data.labels == c].mean(0) for c in range(data.n_seen)])
     gram = (own - own.mean(0)) @ (own - own.mean(0)).T + 0.1 * torch.eye(len(own))
     weights = (own - own.mean(0)).T @ torch.linalg.solve(gram, means - means.mean(0))
-    points = means.mean(0) + (data.attributes[data.unseen] - own.mean(0)) @ weights
-    return [point.expand(2, -1) for point in points]
+    return means.mean(0) + (data.attributes - own.mean(0)) @ weights
+
+
+def points_by_ridge(data: TrainData) -> list[Tensor]:
+    """Twice the same point for each held-out class."""
+    return [point.expand(2, -1) for point in means_by_ridge(data)[data.n_seen :]]
 
 
 def images_of_nearest(data: TrainData) -> list[Tensor]:
