@@ -1,5 +1,9 @@
 """The whole contract between the engine and what plugs into it: methods, regression losses and data sets.
 
+A method learns from a ``TrainData`` in ``fit(data, slot, run)``: the ``Slot`` is where its regression of attributes
+goes, with whatever loss the user chose, and the ``Run`` lends it random numbers and decides on validation how far it
+goes.
+
 Shapes use B samples in a batch, N images, D features, A attributes (semantics), C classes. Inside a ``TrainData`` the
 classes are numbered with the seen ones first: 0..n_seen-1 are seen, n_seen..n_seen+n_unseen-1 are unseen.
 
@@ -24,10 +28,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from benchmark.registry import InputError
+from benchmark.config import Config
+from benchmark.errors import InputError
 
 T = TypeVar("T")
 FeatureKind = Literal["global", "local", "images"]
@@ -46,20 +51,6 @@ def derive_seed(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-class Config(BaseModel):
-    """Validated settings: an unknown key, a wrong type or a value out of range is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse ``lr=true``, which would become 1.0 without a word."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
-            raise ValueError("a number")
-        return value
-
-
 class MethodConfig(Config):
     """What every method can be set to.
 
@@ -71,6 +62,10 @@ class MethodConfig(Config):
 
     preprocess: Literal["none", "l2", "minmax", "standard"] = "none"
     regression_weight: float = Field(1.0, ge=0)
+
+
+class DatasetConfig(Config):
+    """What every data set can be set to: nothing, unless it says otherwise."""
 
 
 class LossConfig(Config):
@@ -172,10 +167,8 @@ class RegressionLoss(nn.Module, ABC):
     """
 
     Config: ClassVar[type[LossConfig]] = LossConfig
-    #: True only for "none": methods are then given no loss at all, and leave their regression out.
-    absent: ClassVar[bool] = False
 
-    def __init__(self, n_classes: int, n_attributes: int, config: Any) -> None:
+    def __init__(self, n_classes: int, n_attributes: int, config: LossConfig) -> None:
         super().__init__()
         self.n_classes = n_classes
         self.n_attributes = n_attributes
@@ -207,6 +200,82 @@ class RegressionLoss(nn.Module, ABC):
         return []
 
 
+class Slot:
+    """The attribute-regression slot of a method: a loss, bound to its weight and to the attributes of the classes.
+
+    A method calls ``slot(predicted, labels)`` wherever it regresses attributes, and adds what it returns to its
+    objective, whether there is a loss or none. The product of loss and weight stands here and nowhere else.
+
+    Args:
+        attributes: (C, A) the attributes of all classes.
+        loss: the attribute-regression loss; None: there is none.
+        weight: the weight (lambda) of the loss in the method's objective.
+        own: (predicted (B, A), target (B, A)) -> scalar, an error of the method's own in place of a loss.
+
+    Attributes:
+        attributes: see there.
+        loss: see there.
+        weight: see there.
+    """
+
+    def __init__(
+        self,
+        attributes: Tensor,
+        loss: RegressionLoss | None = None,
+        weight: float = 1.0,
+        own: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        self.attributes = attributes
+        self.loss = loss
+        self.weight = weight
+        self._own = own
+
+    @property
+    def absent(self) -> bool:
+        """There is nothing to regress by: only for methods that solve another problem then, as closed forms do."""
+        return self.loss is None and self._own is None
+
+    def __call__(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        """The weighted scalar error of (B, A) predictions for images of classes ``labels`` (B,); 0 where absent."""
+        return predicted.new_zeros(()) if self.absent else self.weight * self.error(predicted, labels)
+
+    def error(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        """The same without the weight."""
+        target = self.attributes[labels]
+        if self.loss is not None:
+            error: Tensor = self.loss(predicted, target, labels)
+            return error
+        return self._own(predicted, target) if self._own is not None else predicted.new_zeros(())
+
+    def element_weights(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        """(B, A) the loss's weights of squared errors, without the weight of the slot; see ``RegressionLoss.weights``.
+
+        Raises:
+            Incompatible: the loss has no least-squares form.
+        """
+        assert self.loss is not None, "a closed form asks for element weights only where there is a loss"
+        weights = self.loss.weights(predicted, self.attributes.to(predicted)[labels], labels)
+        if weights is None:
+            name = type(self.loss).__name__
+            raise Incompatible(f"{name} has no least-squares form, which a closed-form method needs")
+        return weights
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups of the parameters that the loss itself learns."""
+        return [] if self.loss is None else self.loss.parameter_groups()
+
+    def or_else(self, own: Callable[[Tensor, Tensor], Tensor], weight: float | None = None) -> Slot:
+        """This slot where it has a loss; else one with an error of the method's ``own``, as published.
+
+        Args:
+            own: (predicted (B, A), target (B, A)) -> scalar.
+            weight: of that error; None: that of this slot.
+        """
+        if not self.absent:
+            return self
+        return Slot(self.attributes, None, self.weight if weight is None else weight, own)
+
+
 class Incompatible(Exception):
     """A method cannot be trained with the given loss or on the given data; they are skipped with this reason."""
 
@@ -221,8 +290,8 @@ class Run(ABC):
     device: torch.device
 
     @abstractmethod
-    def generator(self, name: str) -> torch.Generator:
-        """A generator on the run's device, seeded from the run's seed and ``name``: a new draw moves no other."""
+    def rng(self, name: str) -> torch.Generator:
+        """Random numbers on the run's device, seeded from the run's seed and ``name``: a new draw moves no other."""
 
     @abstractmethod
     def epochs(
@@ -257,24 +326,28 @@ class Method(nn.Module, ABC):
     Args:
         meta: the sizes of the data.
         config: validated settings, an instance of the class's own ``Config``.
-        generator: the source of the initial weights; global random state must not be used.
+        rng: the source of the initial weights; global random state must not be used.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     #: The kinds of features that it can be trained on; the engine skips data sets of others.
     accepts: ClassVar[tuple[FeatureKind, ...]] = ("global",)
+    #: Attribute regression is its only objective: the engine skips it where there is no loss.
+    needs_loss: ClassVar[bool] = False
+    #: Its semantics come from a part that the slot alone trains: without a loss the engine does not ask for them.
+    semantics_need_loss: ClassVar[bool] = False
 
-    def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:  # noqa: ARG002
+    def __init__(self, meta: Meta, config: MethodConfig, rng: torch.Generator) -> None:  # noqa: ARG002
         super().__init__()
         self.meta = meta
         self.config = config
 
     @abstractmethod
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
-        """Train on ``data``; ``loss`` is the attribute-regression loss, or None for the method without one.
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
+        """Train on ``data``; ``slot`` is where attributes are regressed.
 
         Raises:
-            Incompatible: the method cannot be trained with this loss, or on this data.
+            Incompatible: the method cannot be trained with the slot's loss, or on this data.
         """
 
     @abstractmethod
@@ -286,11 +359,20 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def semantics(self, x: Tensor) -> Tensor | None:
-        """(B, A) the attributes predicted for (B, D) features; None where nothing was trained to predict them."""
+        """(B, A) the attributes predicted for (B, D) features; None where the method predicts none."""
 
     def attention(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
         """(B, A, h, w) how much each attribute looks at each region, at least 0; None for methods without attention."""
         return None
+
+
+#: The share of each seen class's images that is held out, to validate or to test on seen classes.
+HOLD_OUT = 0.2
+
+
+def n_held_out(n_images: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(K,) how many of the (K,) numbers of images of a class are held out: at least one, unless there is no second."""
+    return np.where(n_images > 1, np.maximum(1, np.round(HOLD_OUT * n_images)), 0).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -416,12 +498,12 @@ class Dataset(ABC):
         data_root: the folder of the data files, or None where there is none.
     """
 
-    Config: ClassVar[type[Config]] = Config
+    Config: ClassVar[type[DatasetConfig]] = DatasetConfig
     simulated: ClassVar[bool] = False
     #: What a reader of its boards has to know; none by default.
     note: ClassVar[str] = ""
 
-    def __init__(self, name: str, config: Any, data_root: Path | None) -> None:
+    def __init__(self, name: str, config: DatasetConfig, data_root: Path | None) -> None:
         self.name = name
         self.config = config
         self.data_root = data_root
@@ -435,6 +517,11 @@ class Dataset(ABC):
     @abstractmethod
     def revision(self) -> str:
         """A digest of all that defines the data; results of different revisions are never compared."""
+
+    @property
+    def is_present(self) -> bool:
+        """Whether its files, if it needs any, are there."""
+        return True
 
     @abstractmethod
     def read(self) -> Split:

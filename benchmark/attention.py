@@ -8,20 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
+from benchmark.cli import add_grid_options, check_grid, grid
+from benchmark.errors import InputError, exit_code
 
-import datasets
-from benchmark.api import Split
-from benchmark.cli import add_grid_options, choose_threads, exit_code, grid
-from benchmark.experiment import fit_cell
-from benchmark.jobs import Cell, load_plugins
-from benchmark.registry import InputError
-from datasets.vectors import read_names, readable
+if TYPE_CHECKING:
+    from benchmark.api import Split
+    from benchmark.engine.plan import Cell
+    from benchmark.report.attention import Maps
 
 EXAMPLE = """example:
   python -m benchmark.attention --method attentionnet --loss mse remse --dataset cub:features=res101-grid \\
@@ -61,26 +58,34 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    try:
-        import matplotlib as _  # noqa: F401
-    except ImportError:
-        raise InputError("benchmark.attention needs matplotlib; pip install '.[report]'") from None
-    load_plugins(arguments.plugin)
+    if find_spec("matplotlib") is None:
+        raise InputError("benchmark.attention needs matplotlib; pip install '.[report]'")
+    check_grid(arguments)
+    return _draw(arguments)  # what is wrong so far was said before this imports what takes seconds
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from benchmark.engine.launch import prepare_process
+    from benchmark.registries import DATASETS
+    from benchmark.report.attention import distinctive, draw, first_of_classes
+
     cells = grid(arguments, "strict", None)
     if len({cell.spec.dataset for cell in cells}) != 1:
         raise InputError("--dataset must be one: all cells are drawn over the same images")
-    choose_threads()
+    prepare_process()
     split = cells[0].dataset().load()
-    pixels = datasets.resolve(cells[0].spec.dataset, {"features": arguments.pixels}, cells[0].data_root).load()
+    pixels = DATASETS.resolve(cells[0].spec.dataset, {"features": arguments.pixels}, cells[0].data_root).load()
     if pixels.kind != "images" or not np.array_equal(pixels.labels, split.labels):
         raise InputError(f"--pixels {arguments.pixels}: must be images, of the same classes in the same order")
-    images = _numbers(arguments.images, len(split.labels), "--images") or _first_of_classes(split, 3)
+    images = _numbers(arguments.images, len(split.labels), "--images") or first_of_classes(split, 3)
     fixed = _numbers(arguments.attributes, split.attributes.shape[1], "--attributes")
     names = _names(arguments.names, split.attributes.shape[1])
     maps = {cell.title: _maps(cell, split, images) for cell in cells}
     for place, image in enumerate(images):
         label = int(split.labels[image])
-        attributes = fixed or _distinctive(split.attributes, label, 5)
+        attributes = fixed or distinctive(split.attributes, label, 5)
         titles = [f"{names[a]}\nlabel value {split.attributes[label, a]:.2f}" for a in attributes]
         rows = {title: found[place, attributes] for title, found in maps.items()}
         file = arguments.out / f"{cells[0].spec.dataset}-{image + 1}.png"
@@ -89,57 +94,18 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _maps(cell: Cell, split: Split, images: list[int]) -> npt.NDArray[Any]:
+def _maps(cell: Cell, split: Split, images: list[int]) -> Maps:
     """(len(images), A, h, w) attention of the fitted method."""
+    import torch
+
+    from benchmark.engine.experiment import fit_cell
+
     method, transform = fit_cell(cell, cell.seeds[0])
     with torch.no_grad():
         found = method.eval().attention(transform(torch.from_numpy(split.features[images]).to(cell.device)))
     if found is None:
         raise InputError(f"--method {cell.spec.method}: has no attention to draw")
     return found.float().cpu().numpy()
-
-
-def draw(
-    image: npt.NDArray[np.uint8], title: str, rows: dict[str, npt.NDArray[Any]], titles: Sequence[str], file: Path
-) -> None:
-    """A picture: the image, and in each row its map for each attribute laid over it, each scaled to its own maximum.
-
-    Args:
-        image: (H, W, 3).
-        title: what it shows.
-        rows: name of the row -> (K, h, w) maps.
-        titles: of the K columns.
-        file: where the PNG goes.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.2 * (len(titles) + 1), 2.2 * len(rows) + 0.7), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(len(rows), len(titles) + 1, squeeze=False)
-    extent = (0, image.shape[1], image.shape[0], 0)
-    for line, (name, maps) in zip(axes, rows.items(), strict=True):
-        line[0].imshow(image, extent=extent)
-        line[0].set_ylabel(name, fontsize=7)
-        for axis, found, above in zip(line[1:], maps, titles, strict=True):
-            axis.imshow(image.mean(2), cmap="gray", extent=extent)
-            axis.imshow(found, cmap="inferno", vmin=0, alpha=0.55, interpolation="bilinear", extent=extent)
-            axis.set_title(above, fontsize=7)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
-
-
-def _distinctive(attributes: npt.NDArray[np.float32], label: int, n: int) -> list[int]:
-    """The ``n`` attributes whose value for class ``label`` is furthest above the mean of all classes."""
-    return [int(a) for a in np.argsort(attributes.mean(0) - attributes[label], kind="stable")[:n]]
-
-
-def _first_of_classes(split: Split, n: int) -> list[int]:
-    """The first test image of each of the first ``n`` unseen classes."""
-    labels = split.labels[split.test_unseen]
-    return [int(split.test_unseen[(labels == c).argmax()]) for c in split.unseen[:n]]
 
 
 def _numbers(numbers: list[int], n: int, where: str) -> list[int]:
@@ -150,8 +116,11 @@ def _numbers(numbers: list[int], n: int, where: str) -> list[int]:
 
 
 def _names(file: Path | None, n: int) -> list[str]:
+    """What the attributes are called, by the file where there is one."""
     if file is None:
         return [f"attribute {number + 1}" for number in range(n)]
+    from datasets.features.attribute_vectors import read_names, readable
+
     names = [readable(name) for name in read_names(file)]
     if len(names) != n:
         raise InputError(f"{file}: must name the {n} attributes, got {len(names)} names instead")

@@ -1,24 +1,26 @@
-"""What the commands share: the options that describe a grid of cells, and the cells that they describe."""
+"""What the commands share: the options that describe a grid of cells, and the cells that they describe.
+
+Nothing heavy is imported before the options are known to be right: torch alone takes longer than an answer should.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from benchmark.errors import InputError
+from benchmark.registries import DATASETS, LOSSES, METHODS, default_data_root, load_plugins
 
-import datasets
-from benchmark.config import parse_assignments, parse_spec
-from benchmark.jobs import Cell, make_spec, parse_seeds, parse_splits
-from benchmark.registry import InputError
-from benchmark.results import Protocol
-from methods import METHODS
+if TYPE_CHECKING:
+    from benchmark.engine.plan import Cell
+    from benchmark.results.record import Protocol
 
-REAL, STAND_INS = ["cub", "sun", "awa2"], ["cub-sim", "sun-sim", "awa2-sim"]
+#: Folders in the working folder: of results and boards, and of the settings that searches found.
+BOARDS = Path("leaderboards")
+TUNED = BOARDS / "tuned"
 
 
 def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
@@ -29,8 +31,8 @@ def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
         "--loss",
         nargs="+",
         metavar="NAME[:KEY=VALUE,...]",
-        default=["none"],
-        help="attribute-regression losses, with parameters; see benchmark.run --list (default: none)",
+        default=[LOSSES.absent],
+        help="attribute-regression losses, with parameters; see benchmark.run --list (default: %(default)s)",
     )
     add(
         "--dataset",
@@ -55,25 +57,47 @@ def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
     )
 
 
+def check_grid(arguments: argparse.Namespace) -> None:
+    """Load the plug-ins, and assert that what ``add_grid_options`` added names things that there are.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    load_plugins(arguments.plugin)
+    if not arguments.method:
+        raise InputError(f"--method is missing; known: {', '.join(METHODS.names())}")
+    for method in arguments.method:
+        _ = METHODS[method]
+    for loss in arguments.loss:
+        _ = LOSSES[loss.partition(":")[0]]
+    if arguments.data_root and not arguments.data_root.is_dir():
+        raise InputError(f"--data-root {arguments.data_root}: must be a folder, and there is none")
+    for dataset in arguments.dataset:
+        DATASETS.check_name(dataset.partition(":")[0], _data_root(arguments))
+    parse_seeds(arguments.seeds)
+    parse_partitions(arguments.splits)
+
+
 def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) -> list[Cell]:
     """The cells that the options describe.
 
     Args:
-        arguments: what ``add_grid_options`` added, parsed; its plug-ins are loaded.
+        arguments: what ``add_grid_options`` added, parsed and checked by ``check_grid``.
         protocol: of all cells.
         tuned: the folder of tuned settings; None: the defaults.
 
     Raises:
         InputError: an option is wrong.
     """
-    if not arguments.method:
-        raise InputError(f"--method is missing; known: {', '.join(METHODS.names())}")
-    data_root = arguments.data_root or datasets.default_data_root()
-    if arguments.data_root and not arguments.data_root.is_dir():
-        raise InputError(f"--data-root {arguments.data_root}: must be a folder, and there is none")
-    names = arguments.dataset or datasets.available(REAL, data_root) or STAND_INS
+    from benchmark.config import parse_assignments, parse_spec
+    from benchmark.engine.plan import Cell
+    from benchmark.engine.settings import make_spec
+    from benchmark.toolkit.devices import choose_device
+
+    data_root = _data_root(arguments)
+    names = arguments.dataset or DATASETS.defaults(data_root)
     sets = [
-        (datasets.resolve(name, options, data_root), options)
+        (DATASETS.resolve(name, options, data_root), options)
         for name, options in (parse_spec(text, "--dataset") for text in names)
     ]
     losses = [parse_spec(text, "--loss") for text in arguments.loss]
@@ -81,52 +105,47 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
     seeds, device = parse_seeds(arguments.seeds), choose_device(arguments.device)
     return [
         Cell(
-            make_spec(method, overrides, loss, dataset, options, split, protocol, tuned),
+            make_spec(method, overrides, loss, dataset, options, partition, protocol, tuned),
             seeds,
             data_root,
             device,
             tuple(arguments.plugin),
         )
-        for (dataset, options), method, loss, split in product(
-            sets, arguments.method, losses, parse_splits(arguments.splits)
+        for (dataset, options), method, loss, partition in product(
+            sets, arguments.method, losses, parse_partitions(arguments.splits)
         )
     ]
 
 
-def exit_code(command: Callable[[], int], unit: str) -> int:
-    """The exit code of ``command``; bad input makes one line and 2, an interrupt one line and 130.
-
-    Args:
-        command: what to run.
-        unit: what is stored as it is finished, for the line about an interrupt: runs, trials.
-    """
-    try:
-        return command()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted: finished {unit} are stored; the same command goes on with the rest", file=sys.stderr)
-        return 130
-
-
-def choose_threads() -> None:
-    """One thread unless the user chose: these models are small, and more threads cost more than they bring."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-
-
-def choose_device(name: str) -> str:
-    """The device that ``--device`` names; ``auto`` is a CUDA GPU where there is one.
+def parse_partitions(text: str) -> list[str]:
+    """``proposed`` -> itself; ``random:3`` -> random-0, random-1, random-2.
 
     Raises:
-        InputError: it cannot be used here.
+        InputError: it is neither.
     """
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return "cuda" if usable["cuda"] else "cpu"
-    if not usable[name]:
-        raise InputError(
-            f"--device {name} is not usable here; usable: {', '.join(d for d, ok in usable.items() if ok)}"
-        )
-    return name
+    if text == "proposed":
+        return [text]
+    kind, _, number = text.partition(":")
+    if kind != "random" or not number.isdecimal() or int(number) < 1:
+        raise InputError(f"--splits must be proposed or random:K with K of at least 1, got {text!r} instead")
+    return [f"random-{index}" for index in range(int(number))]
+
+
+def parse_seeds(items: Sequence[str]) -> tuple[int, ...]:
+    """``["0-2", "7"]`` -> (0, 1, 2, 7).
+
+    Raises:
+        InputError: an item is neither a number nor an ascending range.
+    """
+    seeds: set[int] = set()
+    for item in items:
+        first, dash, last = item.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            raise InputError(f"--seeds must be numbers or ranges as 0-4, got {item!r} instead")
+        seeds.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(seeds))
+
+
+def _data_root(arguments: argparse.Namespace) -> Path | None:
+    root: Path | None = arguments.data_root
+    return root or default_data_root()

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from benchmark.api import Config
-from benchmark.registry import InputError, did_you_mean
+from benchmark.errors import InputError, did_you_mean
+from benchmark.files import read_bytes
+
+Layer = Mapping[str, Any]
+
+
+class Config(BaseModel):
+    """Validated settings: an unknown key, a wrong type or a value out of range is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``lr=true``, which would become 1.0 without a word."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise ValueError("a number")
+        return value
+
 
 C = TypeVar("C", bound=Config)
-Layer = Mapping[str, Any]
 
 
 class Range(Config):
@@ -62,12 +80,17 @@ class ConfigFile(Config):
 
 
 def load_file(path: Path) -> ConfigFile:
-    """Read and validate a YAML file; an absent one is empty.
+    """Read and validate a YAML file, once while its content stays the same; an absent one is empty.
 
     Raises:
         InputError: it cannot be read, is not YAML, or has an unknown key or a wrong type.
     """
-    return validate(ConfigFile, read_yaml(path), str(path)) if path.is_file() else ConfigFile()
+    return _parse_file(path, read_bytes(path)) if path.is_file() else ConfigFile()
+
+
+@cache
+def _parse_file(path: Path, content: bytes) -> ConfigFile:
+    return validate(ConfigFile, _parse(path, content), str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -76,13 +99,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is not YAML, or is no mapping.
     """
+    return _parse(path, read_bytes(path))
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date such as 2020-13-45
+        found = yaml.safe_load(content.decode())
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: a date such as 2020-13-45, or no UTF-8
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    if content is not None and not isinstance(content, dict):
-        raise InputError(f"{path}: must be a mapping, got {type(content).__name__} instead")
-    return content or {}
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"{path}: must be a mapping, got {type(found).__name__} instead")
+    return found or {}
 
 
 def resolve(schema: type[C], layers: Mapping[str, Layer], hint: Mapping[str, str] | None = None) -> C:
@@ -145,4 +172,32 @@ def parse_assignments(text: list[str], where: str) -> dict[str, Any]:
 def parse_spec(text: str, where: str) -> tuple[str, dict[str, Any]]:
     """``"remse:alpha=0.1,scale=mean_one"`` -> ``("remse", {"alpha": 0.1, "scale": "mean_one"})``."""
     name, colon, rest = text.partition(":")
-    return name, parse_assignments(rest.split(","), where) if colon else {}
+    return name, parse_assignments(_split(rest), where) if colon else {}
+
+
+def assignments(values: Mapping[str, Any]) -> list[str]:
+    """``key=value`` as ``parse_assignments`` reads it, sorted by key."""
+    # A list around the value makes YAML write it on one line.
+    return [
+        f"{key}={yaml.safe_dump([value], default_flow_style=True, width=sys.maxsize).strip()[1:-1]}"
+        for key, value in sorted(values.items())
+    ]
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas, but for commas inside of a value: a part ends where its value is whole YAML."""
+    parts: list[str] = []
+    for piece in text.split(","):
+        if parts and not _whole(parts[-1]):
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece)
+    return parts
+
+
+def _whole(part: str) -> bool:
+    try:
+        yaml.safe_load(part.partition("=")[2])
+    except (ValueError, yaml.YAMLError):
+        return False
+    return True

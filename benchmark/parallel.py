@@ -4,7 +4,7 @@ All go through the same run with the same seeds. Each takes its share of every b
 each step; the regression loss gets the predictions of the whole batch, so that the statistics of any loss (the class
 means that ReMSE's weights are made of, their minima, the mean weight) are those of the batch and not of a share.
 Held-out images are shared likewise and the scores gathered, hence all processes decide alike. Only the methods that
-train through ``benchmark.train.fit`` share their batches; others do the same in every process.
+train through ``benchmark.toolkit.minimise`` share their batches; others do the same in every process.
 """
 
 from __future__ import annotations

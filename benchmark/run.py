@@ -6,20 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from benchmark.cli import BOARDS, TUNED, add_grid_options, check_grid, grid
+from benchmark.errors import InputError, exit_code
+from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, load_plugins
 
-import datasets
-from benchmark import parallel
-from benchmark.cli import add_grid_options, choose_threads, exit_code, grid
-from benchmark.jobs import Plan, load_plugins, plan
-from benchmark.launch import LAUNCHERS, Launcher
-from benchmark.leaderboard import DEFAULT_OUT, terminal_table, write_boards
-from benchmark.registry import InputError
-from benchmark.results import Result, Store
-from benchmark.tuned import DEFAULT_FOLDER
-from losses import LOSSES
-from methods import METHODS
+if TYPE_CHECKING:
+    from benchmark.engine.launch import Launcher
+    from benchmark.engine.plan import Plan
+    from benchmark.results.record import Result
+    from benchmark.results.store import Store
 
 EXAMPLES = """examples:
   python -m benchmark.run --method ale --loss remse
@@ -34,8 +31,7 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
-    with parallel.processes():
-        return exit_code(lambda: _run(arguments), "runs")
+    return exit_code(lambda: _command(arguments), "runs")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,14 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         nargs="?",
-        const=DEFAULT_FOLDER,
+        const=TUNED,
         help="use the settings that benchmark.search left in DIR (default of DIR: leaderboards/tuned)",
     )
     add(
         "--out",
         type=Path,
         metavar="DIR",
-        default=DEFAULT_OUT,
+        default=BOARDS,
         help="folder of results and boards (default: leaderboards)",
     )
     add("--launcher", metavar="NAME", default="inline", help="inline: this process; local: a process for each cell")
@@ -77,20 +73,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    load_plugins(arguments.plugin)
+def _command(arguments: argparse.Namespace) -> int:
     if arguments.list:
+        load_plugins(arguments.plugin)
         _print_lists()
         return 0
+    check_grid(arguments)
+    launcher = LAUNCHERS[arguments.launcher]
+    from benchmark import parallel  # what is wrong so far was said before this takes its seconds
+
+    with parallel.processes():
+        if parallel.size() > 1 and arguments.launcher != "inline":
+            raise InputError(f"--launcher {arguments.launcher}: torchrun takes inline only")
+        return _run(arguments, launcher.obj)
+
+
+def _run(arguments: argparse.Namespace, launcher: Launcher) -> int:
+    from benchmark import parallel
+    from benchmark.engine.launch import prepare_process
+    from benchmark.engine.plan import plan
+    from benchmark.results.store import Store
+
     cells = grid(arguments, arguments.protocol, arguments.tuned)
-    choose_threads()
+    prepare_process()
     store = Store(arguments.out / "results")
     todo = plan(cells, store, arguments.force)
-    if parallel.size() > 1 and arguments.launcher != "inline":
-        raise InputError(f"--launcher {arguments.launcher}: torchrun takes inline only")
     parallel.wait_for_all()  # what one process stores, the others must not take for stored before
     if parallel.rank():  # the first process alone writes and prints
-        for _ in () if arguments.dry_run else LAUNCHERS["inline"].obj(todo.todo):
+        for _ in () if arguments.dry_run else launcher(todo.todo):
             pass
         return 0
     for warning in todo.warnings:
@@ -98,21 +108,51 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _print_plan(todo)
         return 0
-    results = todo.stored + _launch(todo, LAUNCHERS[arguments.launcher].obj, store)
-    write_boards(arguments.out)
-    print(terminal_table([r for r in results if r.status == "ok"], store))
-    return _report(results, todo, arguments.out)
+    new, problem = _launch(todo, launcher, store)
+    _render(arguments.out, store, new)
+    _print_table([*todo.stored, *new], store)
+    code = _report([*todo.stored, *new], todo, arguments.out)
+    if problem:
+        raise problem
+    return code
 
 
-def _launch(todo: Plan, launcher: Launcher, store: Store) -> list[Result]:
-    results = []
+def _launch(todo: Plan, launcher: Launcher, store: Store) -> tuple[list[Result], InputError | None]:
+    """The new results, stored as they came; and what the user gave wrong for cells that could not be run."""
+    from tqdm import tqdm
+
+    results: list[Result] = []
+    running = launcher(todo.todo)
     with tqdm(total=todo.n_runs, desc="runs", unit="run", disable=None) as bar:
-        for result in launcher(todo.todo):
+        while True:
+            try:
+                result = next(running, None)
+            except InputError as problem:
+                return results, problem
+            if result is None:
+                return results, None
             if result.status != "skipped":
                 store.save(result)
             results.append(result)
             bar.update()
-    return results
+
+
+def _render(out: Path, store: Store, new: Sequence[Result]) -> None:
+    """Render the boards of the data sets that have new results, or all where there are none yet."""
+    from benchmark.boards.files import OVERVIEW, write_boards
+
+    datasets = {result.spec.dataset for result in new if result.status != "skipped"}
+    if datasets or not (out / OVERVIEW).is_file():
+        write_boards(out, list(store), datasets)
+
+
+def _print_table(results: Sequence[Result], store: Store) -> None:
+    """The rows of these results, beside the reference's of the same methods."""
+    from benchmark.boards.text import terminal_table
+
+    done = [result for result in results if result.status == "ok"]
+    beside = {(result.spec.dataset, result.spec.method) for result in done}
+    print(terminal_table(done, [other for pair in sorted(beside) for other in store.of_method(*pair)]))
 
 
 def _report(results: Sequence[Result], todo: Plan, out: Path) -> int:
@@ -139,7 +179,7 @@ def _print_plan(todo: Plan) -> None:
 
 
 def _print_lists() -> None:
-    for registry in (METHODS, LOSSES, datasets.DATASETS, LAUNCHERS):
+    for registry in (METHODS, LOSSES, DATASETS, LAUNCHERS):
         print(f"{registry.kind}s:")
         for entry in registry:
             print(f"  {entry.name:14} {entry.family:12} {entry.year}  {entry.title}: {entry.source}")

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
-
-from benchmark import tuned
-from benchmark.api import Incompatible, derive_seed
-from benchmark.cells import NONE, aligned
-from benchmark.cli import add_grid_options, choose_threads, exit_code, grid
-from benchmark.config import Range, load_file
-from benchmark.experiment import validate_cell
-from benchmark.jobs import Cell, load_plugins, with_layer
-from benchmark.provenance import describe, without_paths
-from benchmark.registry import InputError, one_line
-from benchmark.train import CRITERION
-from benchmark.tuned import Trial, Tuned
-from losses import LOSSES
-from methods import METHODS
+from benchmark.cli import TUNED, add_grid_options, check_grid, grid
+from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
-#: Trials that are drawn at random, before the sampler learns from them.
-RANDOM_TRIALS = 5
+    from benchmark.engine.tuned import Tuned
 
 EXAMPLES = """examples:
   python -m benchmark.search --method ale --loss mse remse --dataset awa1 --data-root xlsa17/data --trials 20
@@ -52,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.search",
         description="Search the settings of each method, loss and data set in the ranges of the method's YAML. The "
-        f"value of a trial is the {CRITERION} on validation classes and images; test images are never loaded.",
+        "value of a trial is the AUSUC on validation classes and images; test images are never loaded.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -63,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tuned",
         type=Path,
         metavar="DIR",
-        default=tuned.DEFAULT_FOLDER,
+        default=TUNED,
         help="folder of what was found, which benchmark.run --tuned reads (default: leaderboards/tuned)",
     )
     return parser
@@ -72,14 +54,26 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.trials < 1:
         raise InputError(f"--trials must be at least 1, got {arguments.trials} instead")
-    try:
-        import optuna
-    except ImportError:
-        raise InputError("a search needs optuna: pip install -e '.[search]'") from None
+    if find_spec("optuna") is None:
+        raise InputError("a search needs optuna: pip install -e '.[search]'")
+    check_grid(arguments)
+    return _search(arguments)  # what is wrong so far was said before this imports what takes seconds
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    import optuna
+    from tqdm import tqdm
+
+    from benchmark.api import Incompatible
+    from benchmark.boards.text import aligned
+    from benchmark.boards.wording import NONE
+    from benchmark.engine.launch import prepare_process
+    from benchmark.engine.runs import CRITERION
+    from benchmark.engine.search import EveryTrialFailed, search
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    load_plugins(arguments.plugin)
     cells = grid(arguments, "strict", None)
-    choose_threads()
+    prepare_process()
     lines, failed = [], False
     with tqdm(total=arguments.trials * len(cells), desc="trials", unit="trial", disable=None) as bar:
         for cell in cells:
@@ -88,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 outcome = _outcome(search(cell, arguments.trials, arguments.tuned, bar))
             except Incompatible as reason:
                 outcome = [NONE, NONE, f"skipped: {reason}"]
-            except _EveryTrialFailed as error:
+            except EveryTrialFailed as error:
                 failed, outcome = True, [NONE, NONE, f"failed: {error}"]
             lines.append([spec.method_label, spec.loss_label, spec.dataset, *outcome])
     print(aligned(["method", "loss", "data set", "default", "best", "settings"], lines, left=(0, 1, 2, 5)))
@@ -96,143 +90,9 @@ def _run(arguments: argparse.Namespace) -> int:
     return int(failed)
 
 
-def search(cell: Cell, n_trials: int, folder: Path, bar: tqdm[Any]) -> Tuned:
-    """Search the settings of ``cell``, and store what is known after each trial.
-
-    Args:
-        cell: the defaults, and the seeds that every trial is run with.
-        n_trials: how many trials there shall be; those that are stored count.
-        folder: of the stored searches.
-        bar: the progress, a step for each trial.
-
-    Raises:
-        InputError: the stored search is another one, or cannot be written.
-        Incompatible: the method cannot be trained with the loss.
-    """
-    spec = cell.spec
-    file = tuned.path(folder, spec.dataset, spec.method, spec.loss_label)
-    found = _stored(cell, file)
-    trials = list(found.trials) if found else []
-    bar.update(min(len(trials), n_trials))
-    ranges = _ranges(cell)
-    while len(trials) < n_trials:
-        drawn = _draw(ranges, cell, trials)
-        trials.append(_try(cell, drawn, trials))
-        found = _tuned(cell, trials)
-        if found:
-            tuned.save(file, found)
-            bar.set_postfix_str(f"{cell.title}: best {CRITERION} {found.value:.1f}")
-        bar.update()
-    if not found:
-        raise _EveryTrialFailed(trials[0].error)
-    return found
-
-
-class _EveryTrialFailed(Exception):
-    """No trial of a search came to a value."""
-
-
-def _stored(cell: Cell, file: Path) -> Tuned | None:
-    found, spec = tuned.load(file), cell.spec
-    if found is None:
-        return None
-    problem = found.mismatch(spec)
-    if not problem and found.overrides != spec.hparam_overrides:
-        problem = f"--set {found.overrides} instead of {spec.hparam_overrides}"
-    if not problem and found.seeds != list(cell.seeds):
-        problem = f"seeds {found.seeds} instead of {list(cell.seeds)}"
-    if problem:
-        raise InputError(f"{file}: holds a search for {problem}; choose another --tuned folder or delete it")
-    return found
-
-
-def _ranges(cell: Cell) -> dict[str, Range]:
-    """What is searched: the ranges of the YAML, but for what the user set and for the weight of an absent loss."""
-    spec = cell.spec
-    fixed = set(spec.hparam_overrides) | ({"regression_weight"} if LOSSES[spec.loss].obj.absent else set())
-    ranges = load_file(METHODS[spec.method].config_file).search
-    return {name: found for name, found in ranges.items() if name not in fixed}
-
-
-def _draw(ranges: Mapping[str, Range], cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
-    """The settings of the next trial, from the ranges and what the earlier trials came to; none for the first.
-
-    Each draw has a random state of its own, so that an interrupted search goes on as if it had not been. The state does
-    not depend on the loss: the losses of a method begin with the same random trials.
-    """
-    import optuna
-
-    if not trials or not ranges:
-        return {}
-    spec, distributions = cell.spec, {name: _distribution(found) for name, found in ranges.items()}
-    seed = derive_seed("search", spec.dataset, spec.method, len(trials)) % 2**32
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
-    )
-    for trial in trials:
-        # The defaults may lie outside of the ranges, and a changed YAML may leave earlier trials there.
-        drawn = {name: {**spec.hparams, **trial.hparams}[name] for name in ranges}
-        if trial.value is not None and all(_within(drawn[name], found) for name, found in ranges.items()):
-            study.add_trial(optuna.trial.create_trial(params=drawn, distributions=distributions, value=trial.value))
-    return study.ask(distributions).params
-
-
-def _distribution(found: Range) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if found.choices is not None:
-        return CategoricalDistribution(found.choices)
-    assert found.low is not None
-    assert found.high is not None
-    return FloatDistribution(found.low, found.high, log=found.log)
-
-
-def _within(value: Any, found: Range) -> bool:
-    if found.choices is not None:
-        return value in found.choices
-    return found.low is not None and found.high is not None and found.low <= value <= found.high
-
-
-def _try(cell: Cell, drawn: dict[str, Any], trials: Sequence[Trial]) -> Trial:
-    for earlier in trials:
-        if earlier.hparams == drawn:  # choices alone can repeat, and would come to the same
-            return earlier.model_copy(update={"seconds": 0.0})
-    start = time.perf_counter()
-    value, error = None, None
-    try:
-        value = validate_cell(replace(cell, spec=with_layer(cell.spec, "search", drawn)))
-    except (InputError, Incompatible):
-        raise
-    except Exception as reason:
-        error = without_paths(one_line(reason))
-    return Trial(hparams=drawn, value=value, seconds=round(time.perf_counter() - start, 2), error=error)
-
-
-def _tuned(cell: Cell, trials: Sequence[Trial]) -> Tuned | None:
-    """The record of ``trials``, whose best is the first of the highest value; None where all failed."""
-    values = [(trial.value, -number) for number, trial in enumerate(trials) if trial.value is not None]
-    if not values:
-        return None
-    value, number = max(values)
-    spec = cell.spec
-    return Tuned(
-        method=spec.method,
-        loss=spec.loss_label,
-        dataset=spec.dataset,
-        features=spec.features,
-        revision=spec.revision,
-        split=spec.split,
-        overrides=spec.hparam_overrides,
-        hparams=trials[-number].hparams,
-        value=value,
-        criterion=f"{CRITERION} on validation",
-        seeds=list(cell.seeds),
-        trials=list(trials),
-        provenance=describe(torch.device(cell.device), cell.sources()),
-    )
-
-
 def _outcome(found: Tuned) -> list[str]:
+    from benchmark.boards.wording import NONE
+
     default = found.trials[0].value
     settings = " ".join(f"{name}={_short(value)}" for name, value in found.hparams.items())
     return [NONE if default is None else f"{default:.1f}", f"{found.value:.1f}", settings or "the defaults"]

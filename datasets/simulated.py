@@ -69,8 +69,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from benchmark.api import Config, Dataset, Split, derive_seed
-from datasets import DATASETS
+from benchmark.api import Dataset, DatasetConfig, Split, derive_seed
+from benchmark.registries import DATASETS
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -91,7 +91,7 @@ THRESHOLD_SPREAD = 0.5
 SMALLEST_CLASS = 0.15  # relative to the mean class
 
 
-class SimulatedConfig(Config):
+class SimulatedConfig(DatasetConfig):
     """What a stand-in can be set to.
 
     Attributes:
@@ -122,7 +122,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class Recipe:
     """What tells one stand-in from another.
 
     Attributes:
@@ -159,8 +159,9 @@ class Simulated(Dataset):
     """A data set made by code; subclasses say what it imitates."""
 
     Config = SimulatedConfig
+    config: SimulatedConfig
     simulated = True
-    spec: ClassVar[Spec]
+    recipe: ClassVar[Recipe]
 
     @property
     def features(self) -> str:
@@ -170,7 +171,9 @@ class Simulated(Dataset):
     @property
     def revision(self) -> str:
         """The generator's version, and a digest of its parameters and settings."""
-        defined_by = repr((GENERATOR_VERSION, self.name, self.spec, self.config.model_dump_json()))
+        # Recipes were called Spec when the first results were stored, whose revisions are to stay.
+        recipe = repr(self.recipe).replace("Recipe(", "Spec(")
+        defined_by = f"({GENERATOR_VERSION}, {self.name!r}, {recipe}, {self.config.model_dump_json()!r})"
         return f"sim{GENERATOR_VERSION}-{hashlib.sha256(defined_by.encode()).hexdigest()[:12]}"
 
     def read(self) -> Split:
@@ -179,38 +182,38 @@ class Simulated(Dataset):
         The same bits each time on one machine; on another, or with another numpy, matrix products may round otherwise.
         Sizes and kinds of noise share classes, semantics and the division into seen and unseen.
         """
-        spec = self.spec
-        attributes = class_attributes(spec, self._rng("attributes"))
-        order = self._rng("classes").permutation(spec.n_classes)
-        seen, unseen = np.sort(order[: spec.n_seen]), np.sort(order[spec.n_seen :])
+        recipe = self.recipe
+        attributes = class_attributes(recipe, self._rng("attributes"))
+        order = self._rng("classes").permutation(recipe.n_classes)
+        seen, unseen = np.sort(order[: recipe.n_seen]), np.sort(order[recipe.n_seen :])
         counts = self._counts(seen, unseen)
-        labels = np.concatenate([np.repeat(np.arange(spec.n_classes), row) for row in counts])
+        labels = np.concatenate([np.repeat(np.arange(recipe.n_classes), row) for row in counts])
         trainval, test_seen, test_unseen = np.split(np.arange(len(labels)), counts.sum(axis=1).cumsum()[:-1])
         split = Split(
             features=self._features(attributes, labels),
             labels=labels,
             attributes=attributes.astype(np.float32),
-            class_names=tuple(f"simulated-{c:03d}" for c in range(spec.n_classes)),
+            class_names=tuple(f"simulated-{c:03d}" for c in range(recipe.n_classes)),
             trainval=trainval,
             test_seen=test_seen,
             test_unseen=test_unseen,
-            validation_classes=np.sort(self._rng("validation").choice(seen, spec.n_validation, replace=False)),
+            validation_classes=np.sort(self._rng("validation").choice(seen, recipe.n_validation, replace=False)),
         )
         split.check(self.name)
         return split
 
     @property
     def _size(self) -> Size:
-        return self.spec.full if self.config.size == "full" else self.spec.small
+        return self.recipe.full if self.config.size == "full" else self.recipe.small
 
     def _rng(self, draw: str) -> np.random.Generator:
-        """A generator of its own for every draw, so that a change of one moves no other."""
+        """Random numbers of its own for every draw, so that a change of one moves no other."""
         return np.random.default_rng(derive_seed("simulated", self.name, draw))
 
     def _counts(self, seen: Ints, unseen: Ints) -> Ints:
         """(3, C) numbers of images in trainval, test_seen and test_unseen."""
-        size, n_classes = self._size, self.spec.n_classes
-        spread = self.spec.count_spread * self._rng("counts").standard_normal(n_classes)
+        size, n_classes = self._size, self.recipe.n_classes
+        spread = self.recipe.count_spread * self._rng("counts").standard_normal(n_classes)
         weights = np.maximum(1 + spread, SMALLEST_CLASS)
         counts = np.zeros((3, n_classes), dtype=np.int64)
         images = apportion(size.trainval + size.test_seen, weights[seen])
@@ -242,49 +245,56 @@ class Simulated(Dataset):
         return np.maximum(features, 0, out=features)
 
 
-def class_attributes(spec: Spec, rng: np.random.Generator) -> Floats:
+def class_attributes(recipe: Recipe, rng: np.random.Generator) -> Floats:
     """(C, A) class semantics: not negative, many exactly 0, rows of unit norm."""
-    n_classes, n_attributes = spec.n_classes, spec.n_attributes
-    families = rng.standard_normal((spec.n_families, N_FACTORS))
-    family = families[rng.integers(spec.n_families, size=n_classes)]
+    n_classes, n_attributes = recipe.n_classes, recipe.n_attributes
+    families = rng.standard_normal((recipe.n_families, N_FACTORS))
+    family = families[rng.integers(recipe.n_families, size=n_classes)]
     own = rng.standard_normal((n_classes, N_FACTORS))
-    factors = np.sqrt(spec.family_share) * family + np.sqrt(1 - spec.family_share) * own
-    variances = np.arange(1, N_FACTORS + 1) ** -spec.decay
+    factors = np.sqrt(recipe.family_share) * family + np.sqrt(1 - recipe.family_share) * own
+    variances = np.arange(1, N_FACTORS + 1) ** -recipe.decay
     loadings = rng.standard_normal((N_FACTORS, n_attributes)) * np.sqrt(variances)[:, None]
     loadings /= np.linalg.norm(loadings, axis=0)
     latent = np.sqrt(1 - OWN_SHARE) * factors @ loadings
     latent += np.sqrt(OWN_SHARE) * rng.standard_normal((n_classes, n_attributes))
     latent = (latent - latent.mean(axis=0)) / latent.std(axis=0)
 
-    a, b = spec.zero_share * spec.zero_concentration, (1 - spec.zero_share) * spec.zero_concentration
+    a, b = recipe.zero_share * recipe.zero_concentration, (1 - recipe.zero_share) * recipe.zero_concentration
     zero_shares = rng.beta(a, b, size=n_attributes).clip(0.01, 0.97)
     strength = np.maximum(latent - ndtri(zero_shares), 0) ** HILL_EXPONENT
     values = strength / (strength + HILL_HALF**HILL_EXPONENT)
     values *= np.exp(SALIENCE_SPREAD * rng.standard_normal(n_attributes))
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    unit: Floats = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return unit
 
 
 def graded(attributes: Floats) -> Floats:
     """(C, A) relative standard deviations that grow linearly with the value; their mean square is 1."""
     raw = attributes + attributes.mean()  # the mean keeps some noise on what is 0
-    return raw / np.sqrt((raw**2).mean())
+    relative: Floats = raw / np.sqrt((raw**2).mean())
+    return relative
 
 
 def apportion(total: int, weights: Floats | Ints) -> Ints:
     """Whole numbers in proportion to ``weights`` that add up to ``total``, by largest remainders."""
     exact = total * weights / weights.sum()
-    whole = np.floor(exact).astype(np.int64)
+    whole: Ints = np.floor(exact).astype(np.int64)
     whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
     return whole
 
 
 @DATASETS.register(
-    "cub-sim", title="CUB (SIMULATED)", family="simulated", year=2026, source="imitates CUB-200-2011, Proposed Split"
+    "cub-sim",
+    title="CUB (SIMULATED)",
+    family="simulated",
+    year=2026,
+    source="imitates CUB-200-2011, Proposed Split",
+    stands_in_for="cub",
 )
 class CubSim(Simulated):
     """Birds: 312 semantics that overlap much, about 60 images a class (small: 20)."""
 
-    spec = Spec(
+    recipe = Recipe(
         n_seen=150,
         n_unseen=50,
         n_validation=50,
@@ -301,12 +311,17 @@ class CubSim(Simulated):
 
 
 @DATASETS.register(
-    "sun-sim", title="SUN (SIMULATED)", family="simulated", year=2026, source="imitates SUN Attribute, Proposed Split"
+    "sun-sim",
+    title="SUN (SIMULATED)",
+    family="simulated",
+    year=2026,
+    source="imitates SUN Attribute, Proposed Split",
+    stands_in_for="sun",
 )
 class SunSim(Simulated):
     """Scenes: many classes of 20 images each (small: 10)."""
 
-    spec = Spec(
+    recipe = Recipe(
         n_seen=645,
         n_unseen=72,
         n_validation=65,
@@ -328,11 +343,12 @@ class SunSim(Simulated):
     family="simulated",
     year=2026,
     source="imitates Animals with Attributes 2, Proposed Split",
+    stands_in_for="awa2",
 )
 class Awa2Sim(Simulated):
     """Animals: few classes, of very unequal numbers of images (small: a tenth of them)."""
 
-    spec = Spec(
+    recipe = Recipe(
         n_seen=40,
         n_unseen=10,
         n_validation=13,

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.api import Split
-from datasets import DATASETS
-from datasets.simulated import Floats, Ints, Simulated, Size, Spec, graded
+from benchmark.registries import DATASETS
+from datasets.simulated import Floats, Ints, Recipe, Simulated, Size, graded
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalSpec(Spec):
-    """What is added to ``Spec``; ``Size.n_features`` is that of a region.
+class LocalRecipe(Recipe):
+    """What is added to ``Recipe``; ``Size.n_features`` is that of a region.
 
     Attributes:
         grid: rows and columns of regions.
@@ -49,7 +49,7 @@ class LocalSpec(Spec):
 class CubLocalSim(Simulated):
     """Few classes of birds whose semantics show in the region of a part."""
 
-    spec: ClassVar[LocalSpec] = LocalSpec(
+    recipe: ClassVar[LocalRecipe] = LocalRecipe(
         n_seen=40,
         n_unseen=10,
         n_validation=10,
@@ -71,35 +71,35 @@ class CubLocalSim(Simulated):
 
     def read(self) -> Split:
         """Generate the data, seeded from the name alone."""
-        spec, (parts, semantics) = self.spec, self._patterns()
-        weights = self._rng("vectors").standard_normal((self._size.n_features, spec.n_vector))
+        recipe, (parts, semantics) = self.recipe, self._patterns()
+        weights = self._rng("vectors").standard_normal((self._size.n_features, recipe.n_vector))
         vectors = (parts[self._part_of_semantic] + semantics) @ weights
         return replace(super().read(), attribute_vectors=vectors.astype(np.float32))
 
     @property
     def _part_of_semantic(self) -> Ints:
         """(A,) the part of each semantic."""
-        return np.arange(self.spec.n_attributes) % self.spec.n_parts
+        return np.arange(self.recipe.n_attributes) % self.recipe.n_parts
 
     def _patterns(self) -> tuple[Floats, Floats]:
         """(P, D) patterns of parts and (A, D) of semantics, of unit norm on average."""
-        sizes = self.spec.n_parts, self.spec.n_attributes
+        sizes = self.recipe.n_parts, self.recipe.n_attributes
         patterns = self._rng("patterns").standard_normal((sum(sizes), self._size.n_features))
         parts, semantics = np.split(patterns / np.sqrt(self._size.n_features), [sizes[0]])
         return parts, semantics
 
     def _features(self, attributes: Floats, labels: Ints) -> npt.NDArray[np.float16]:
         """(N, h, w, D) regions of images with ``labels`` (N,), given the (C, A) class semantics."""
-        spec, size, n = self.spec, self._size, len(labels)
+        recipe, size, n = self.recipe, self._size, len(labels)
         parts, semantics = self._patterns()
         means = (attributes - attributes.mean(axis=0)) / np.sqrt(attributes.var(axis=0).mean())
         stds = size.noise * (graded(attributes) if self.config.noise == "graded" else np.ones_like(attributes))
-        values = means[labels] + stds[labels] * self._rng("images").standard_normal((n, spec.n_attributes))
-        of_part = np.arange(spec.n_parts)[:, None] == self._part_of_semantic  # (P, A)
-        shown = spec.part_strength * parts + np.einsum("na,pa,ad->npd", values, of_part, semantics, optimize=True)
-        n_regions = spec.grid[0] * spec.grid[1]
+        values = means[labels] + stds[labels] * self._rng("images").standard_normal((n, recipe.n_attributes))
+        of_part = np.arange(recipe.n_parts)[:, None] == self._part_of_semantic  # (P, A)
+        shown = recipe.part_strength * parts + np.einsum("na,pa,ad->npd", values, of_part, semantics, optimize=True)
+        n_regions = recipe.grid[0] * recipe.grid[1]
         noise = self._rng("regions").standard_normal((n, n_regions, size.n_features))
-        features = spec.region_noise / np.sqrt(size.n_features) * noise
-        places = self._rng("places").random((n, n_regions)).argsort(axis=1)[:, : spec.n_parts]
+        features: Floats = recipe.region_noise / np.sqrt(size.n_features) * noise
+        places = self._rng("places").random((n, n_regions)).argsort(axis=1)[:, : recipe.n_parts]
         features[np.arange(n)[:, None], places] += shown
-        return features.reshape(n, *spec.grid, size.n_features).astype(np.float16)
+        return features.reshape(n, *recipe.grid, size.n_features).astype(np.float16)

@@ -6,7 +6,8 @@ A data set is a folder ``<data root>/<NAME>`` with
 - ``<features>.npy``, if ``features`` is not in that file: local features (N, h, w, D) float16 or images (N, H, W, 3)
   uint8, in the order of ``labels``; it is memory-mapped as it is;
 - ``att_splits.mat``: ``att`` and ``original_att`` (A, C), ``allclasses_names`` (C, 1), and the Proposed Split as image
-  numbers from 1, ``trainval_loc``, ``test_seen_loc`` and ``test_unseen_loc``;
+  numbers from 1, ``trainval_loc``, ``test_seen_loc`` and ``test_unseen_loc``; where it has no names, as public copies,
+  they are the lines of ``allclasses.txt``, else the classes are numbered;
 - ``valclasses1.txt``, where there is one: the validation classes, one a line;
 - ``attribute_vectors.mat``, where there is one: ``vectors`` (V, A), of the attributes' names; it is read with local
   features and images only.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,36 +27,27 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
 
 from benchmark import api
-from benchmark.registry import InputError, did_you_mean
-from datasets import DATASETS, _cache
+from benchmark.errors import InputError, did_you_mean
+from benchmark.registries import DATASETS
+from datasets import cache, matfiles
+from datasets.disk import reason
 
-_SPLITS = "att_splits.mat"
+#: The file of attributes and splits, which makes a folder a data set.
+SPLITS = "att_splits.mat"
+#: The file of the vectors of the attributes' names.
+VECTORS = "attribute_vectors.mat"
+_NAMES = "allclasses.txt"
 _VALIDATION = "valclasses1.txt"
-_VECTORS = "attribute_vectors.mat"
 _BLOCK = 1 << 20  # values that are converted at a time: 4 MiB of float32
 
 _logger = logging.getLogger(__name__)
 
 
-def folders(data_root: Path | None) -> dict[str, Path]:
-    """The data sets under ``data_root``: lower-case name -> the folder, which holds an ``att_splits.mat``.
-
-    Raises:
-        InputError: ``data_root`` is not a folder.
-    """
-    if data_root is None:
-        return {}
-    if not data_root.is_dir():
-        raise InputError(f"--data-root {data_root}: must be a folder that exists")
-    return {path.parent.name.lower(): path.parent for path in sorted(data_root.glob(f"*/{_SPLITS}"))}
-
-
 def feature_sets(folder: Path) -> list[str]:
     """The names of the feature files in ``folder``: all .mat files but those of attributes and splits."""
-    files = (path for path in folder.glob("*.mat") if path.name != _VECTORS)
+    files = (path for path in folder.glob("*.mat") if path.name != VECTORS)
     return sorted(path.stem for path in files if not path.stem.endswith("_splits"))
 
 
@@ -65,6 +57,7 @@ def feature_sets(folder: Path) -> list[str]:
     family="real",
     year=2011,
     source="Wah et al., The Caltech-UCSD Birds-200-2011 Dataset",
+    marker="att_splits.mat",
 )
 @DATASETS.register(
     "sun",
@@ -72,6 +65,7 @@ def feature_sets(folder: Path) -> list[str]:
     family="real",
     year=2012,
     source="Patterson & Hays, SUN Attribute Database, CVPR 2012",
+    marker="att_splits.mat",
 )
 @DATASETS.register(
     "awa1",
@@ -79,6 +73,7 @@ def feature_sets(folder: Path) -> list[str]:
     family="real",
     year=2009,
     source="Lampert et al., Learning to Detect Unseen Object Classes, CVPR 2009; TPAMI 2014",
+    marker="att_splits.mat",
 )
 @DATASETS.register(
     "awa2",
@@ -86,6 +81,7 @@ def feature_sets(folder: Path) -> list[str]:
     family="real",
     year=2017,
     source="Xian et al., Zero-Shot Learning - A Comprehensive Evaluation, arXiv 1707.00600",
+    marker="att_splits.mat",
 )
 @DATASETS.register(
     "apy",
@@ -93,11 +89,12 @@ def feature_sets(folder: Path) -> list[str]:
     family="real",
     year=2009,
     source="Farhadi et al., Describing Objects by their Attributes, CVPR 2009",
+    marker="att_splits.mat",
 )
 class Xlsa17(api.Dataset):
     """A folder in the xlsa17 format; any other than the registered ones is read too, by the name of its folder."""
 
-    class Config(api.Config):
+    class Config(api.DatasetConfig):
         """What the reader can be set to.
 
         Attributes:
@@ -110,6 +107,7 @@ class Xlsa17(api.Dataset):
         features: str = "auto"
         attributes: Literal["att", "original_att"] = "att"
 
+    config: Config
     #: What an error about missing files advises.
     how_to_get: ClassVar[str] = "python -m datasets.download gets the official data"
 
@@ -129,7 +127,9 @@ class Xlsa17(api.Dataset):
         Raises:
             InputError: a file is missing or cannot be read.
         """
-        files = [self._feature_file, self._folder / _SPLITS]
+        files = [self._feature_file, self._folder / SPLITS]
+        if name_file := self._name_file:
+            files.append(name_file)
         if self._validation_file.is_file():
             files.append(self._validation_file)
         if array := self._array_file:
@@ -139,22 +139,31 @@ class Xlsa17(api.Dataset):
         digests = [_sha256(file) for file in files]
         return hashlib.sha256("\n".join([self.config.attributes, *digests]).encode()).hexdigest()[:12]
 
+    @property
+    def is_present(self) -> bool:
+        """Whether the data root has a folder of this name with splits and some features."""
+        folder = DATASETS.folders(self.data_root).get(self.name)
+        return folder is not None and bool(feature_sets(folder))
+
     def read(self) -> api.Split:
         """Read and check the data; the features are memory-mapped, so that only rows in use take memory.
 
         Raises:
             InputError: a file is missing, broken or contradicts itself.
         """
-        file, choice = self._folder / _SPLITS, self.config.attributes
-        content = _load(file, choice, "allclasses_names", "trainval_loc", "test_seen_loc", "test_unseen_loc")
-        names = _names(content["allclasses_names"], f"{file}: allclasses_names")
+        file, choice = self._folder / SPLITS, self.config.attributes
+        content = matfiles.load(
+            file, choice, "trainval_loc", "test_seen_loc", "test_unseen_loc", optional=["allclasses_names"]
+        )
+        attributes = _attributes(content[choice], f"{file}: {choice}", clamp=choice == "original_att")
+        names, source = self._class_names(content.get("allclasses_names"), len(attributes))
         array = self._array_file
         labels = _labels(self._feature_file, len(names))
         features = _local(array, len(labels)) if array else _global(self._feature_file, len(labels))
         split = api.Split(
             features,
             labels,
-            _attributes(content[choice], f"{file}: {choice}", clamp=choice == "original_att"),
+            attributes,
             names,
             trainval=_indices(content["trainval_loc"], f"{file}: trainval_loc"),
             test_seen=_indices(content["test_seen_loc"], f"{file}: test_seen_loc"),
@@ -162,7 +171,7 @@ class Xlsa17(api.Dataset):
         )
         split.check(str(file))
         if self._validation_file.is_file():
-            split = replace(split, validation_classes=_validation_classes(self._validation_file, names))
+            split = replace(split, validation_classes=_validation_classes(self._validation_file, names, source))
             split.check(str(self._validation_file))
         if array and self._vector_file.is_file():
             split = replace(split, attribute_vectors=_vectors(self._vector_file))
@@ -173,10 +182,30 @@ class Xlsa17(api.Dataset):
     def _folder(self) -> Path:
         if self.data_root is None:
             raise InputError(f"--dataset {self.name}: needs --data-root or $ZSL_DATA; {self.how_to_get}")
-        folder = folders(self.data_root).get(self.name)
+        folder = DATASETS.folders(self.data_root).get(self.name)
         if folder is None:
-            raise InputError(f"{self.data_root / self.name.upper() / _SPLITS}: no such file; {self.how_to_get}")
+            raise InputError(f"{self.data_root / self.name.upper() / SPLITS}: no such file; {self.how_to_get}")
         return folder
+
+    @property
+    def _name_file(self) -> Path | None:
+        """The file of the classes' names; None where the splits name them, or nothing does."""
+        file = self._folder / _NAMES
+        named = matfiles.shape(self._folder / SPLITS, "allclasses_names") is not None
+        return file if file.is_file() and not named else None
+
+    def _class_names(self, cells: npt.NDArray[Any] | None, n_classes: int) -> tuple[tuple[str, ...], str]:
+        """The names in the ``cells`` of the splits, else those of a file, else numbers; and where they come from."""
+        if cells is not None:
+            return matfiles.names(cells, f"{self._folder / SPLITS}: allclasses_names"), "allclasses_names"
+        if file := self._name_file:
+            names = tuple(line for line in _lines(file) if line)
+            if len(set(names)) != n_classes or len(names) != n_classes:
+                got = f"got {len(set(names))} different ones on {len(names)} lines instead"
+                raise InputError(f"{file}: must name the {n_classes} classes of att, each on a line, {got}")
+            return names, f"the names in {_NAMES}"
+        numbers = f"the numbered classes, which neither allclasses_names nor {_NAMES} names"
+        return tuple(f"class {number}" for number in range(1, n_classes + 1)), numbers
 
     @property
     def _validation_file(self) -> Path:
@@ -184,13 +213,13 @@ class Xlsa17(api.Dataset):
 
     @property
     def _vector_file(self) -> Path:
-        return self._folder / _VECTORS
+        return self._folder / VECTORS
 
     @property
     def _array_file(self) -> Path | None:
         """The file of local features or images; None where the features are global."""
         file = self._feature_file.with_suffix(".npy")
-        return file if file.is_file() and _shape_of_features(self._feature_file) is None else None
+        return file if file.is_file() and matfiles.shape(self._feature_file, "features") is None else None
 
     @property
     def _feature_file(self) -> Path:
@@ -214,7 +243,7 @@ class Xlsa17(api.Dataset):
 
 def _labels(file: Path, n_classes: int) -> npt.NDArray[np.int64]:
     """Labels (N,) from 0."""
-    labels = _indices(_load(file, "labels")["labels"], f"{file}: labels")
+    labels = _indices(matfiles.load(file, "labels")["labels"], f"{file}: labels")
     if len(labels) and not (labels.min() >= 0 and labels.max() < n_classes):
         raise InputError(
             f"{file}: labels must be in 1..{n_classes}, got {labels.min() + 1}..{labels.max() + 1} instead"
@@ -222,18 +251,13 @@ def _labels(file: Path, n_classes: int) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _shape_of_features(file: Path) -> tuple[int, ...] | None:
-    """The shape of ``features`` in a .mat file; None where it holds none."""
-    return next((tuple(shape) for key, shape, _ in _scipy(scipy.io.whosmat, file) if key == "features"), None)
-
-
 def _local(file: Path, n: int) -> npt.NDArray[np.float16 | np.uint8]:
     """Local features (N, h, w, D) float16 or images (N, H, W, 3) uint8, mapped from ``file`` itself."""
     key = _sha256(file)
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises nearly anything over a broken file
-        raise InputError(f"{file}: cannot be read, may be truncated or no .npy file: {_line(error)}") from error
+        raise InputError(f"{file}: cannot be read, may be truncated or no .npy file: {reason(error)}") from error
     images = array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] == 3
     if not (images or (array.dtype == np.float16 and array.ndim == 4)) or 0 in array.shape:
         wanted = "local features N x h x w x D in float16 or images N x H x W x 3 in uint8"
@@ -242,12 +266,12 @@ def _local(file: Path, n: int) -> npt.NDArray[np.float16 | np.uint8]:
         raise InputError(f"{file}: must be in C order, got Fortran order instead")
     if len(array) != n:
         raise InputError(f"{file}: must have a row for each of the {n} labels, got {len(array)} rows instead")
-    if not (images or _cache.is_sound(key)):
+    if not (images or cache.is_sound(key)):
         _require_finite(array, str(file))
         if _sha256(file) != key:
             raise InputError(f"{file}: changed while it was read; try again")
         with suppress(OSError):  # a cache that cannot be written costs time only
-            _cache.mark_sound(key)
+            cache.mark_sound(key)
     return array
 
 
@@ -260,26 +284,26 @@ def _require_finite(features: npt.NDArray[np.float16], where: str) -> None:
             raise InputError(f"{where}: must be finite, got NaN or infinity instead, first in image {number}")
 
 
-def _global(file: Path, n: int) -> _cache.Matrix:
+def _global(file: Path, n: int) -> cache.Matrix:
     """Features (N, D), mapped where there is a cache."""
-    shape = _shape_of_features(file)
+    shape = matfiles.shape(file, "features")
     if shape is None:
-        raise _missing(file, "features", f", and there is no {file.with_suffix('.npy').name} beside it")
+        raise matfiles.missing(file, "features", f", and there is no {file.with_suffix('.npy').name} beside it")
     if len(shape) != 2 or shape[0] == 0 or shape[1] != n:
         hint = ": it is transposed" if shape[0] == n else ""
         got = f"got shape {shape} for {n} labels instead{hint}"
         raise InputError(f"{file}: features must be D x N with a column for each label, {got}")
     key = _sha256(file)
-    features = _cache.lookup(key, (shape[1], shape[0]))
+    features = cache.lookup(key, (shape[1], shape[0]))
     return _convert(file, key) if features is None else features
 
 
-def _convert(file: Path, key: str) -> _cache.Matrix:
+def _convert(file: Path, key: str) -> cache.Matrix:
     """Read the features and cache them; the source's matrix is the only whole one in memory.
 
     Where the cache cannot be written, a warning says so and the features stay in memory.
     """
-    matrix = _numeric(_load(file, "features")["features"], f"{file}: features")
+    matrix = _numeric(matfiles.load(file, "features")["features"], f"{file}: features")
     if _sha256(file) != key:
         raise InputError(f"{file}: changed while it was read; try again")
     bad = np.concatenate([np.count_nonzero(~np.isfinite(rows), axis=1) for rows in _rows(matrix)])
@@ -287,13 +311,13 @@ def _convert(file: Path, key: str) -> _cache.Matrix:
         got = f"got {bad.sum()} NaN or infinite values instead, the first in image {(bad > 0).argmax() + 1}"
         raise InputError(f"{file}: features must be finite, {got}")
     try:
-        return _cache.store(key, matrix.T.shape, _rows(matrix))
+        return cache.store(key, matrix.T.shape, _rows(matrix))
     except OSError as error:
-        _logger.warning("The cache cannot be used, so %s is read anew on every load: %s", file, _line(error))
+        _logger.warning("The cache cannot be used, so %s is read anew on every load: %s", file, reason(error))
         return np.ascontiguousarray(matrix.T, dtype=np.float32)
 
 
-def _rows(matrix: npt.NDArray[Any]) -> Iterator[_cache.Matrix]:
+def _rows(matrix: npt.NDArray[Any]) -> Iterator[cache.Matrix]:
     """Blocks of rows of the transpose, as float32."""
     step = max(1, _BLOCK // len(matrix))
     for start in range(0, matrix.shape[1], step):
@@ -320,33 +344,27 @@ def _attributes(values: npt.NDArray[Any], where: str, clamp: bool) -> npt.NDArra
 
 def _vectors(file: Path) -> npt.NDArray[np.float32]:
     """(A, V) from the file's (V, A)."""
-    values = _numeric(_load(file, "vectors")["vectors"], f"{file}: vectors")
+    values = _numeric(matfiles.load(file, "vectors")["vectors"], f"{file}: vectors")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values.T, dtype=np.float32)
 
 
-def _names(values: npt.NDArray[Any], where: str) -> tuple[str, ...]:
-    """Class names, from a cell array of strings or a matrix of characters."""
-    entries = [np.ravel(entry) for entry in np.ravel(values)]
-    names = tuple("".join(entry).strip() if entry.dtype.kind == "U" else "" for entry in entries)
-    if not all(names):
-        raise InputError(f"{where} must be names, got none for class {names.index('') + 1} instead")
-    if len(set(names)) != len(names):
-        raise InputError(f"{where} must differ, got {max(names, key=names.count)!r} twice instead")
-    return names
-
-
-def _validation_classes(file: Path, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {_line(error)}") from error
+def _validation_classes(file: Path, names: tuple[str, ...], source: str) -> npt.NDArray[np.int64]:
+    lines = _lines(file)
     for number, line in enumerate(lines, start=1):
         if line and line not in names:
-            raise InputError(f"{file}:{number}: must be one of allclasses_names, got {line!r} instead")
+            raise InputError(f"{file}:{number}: must be one of {source}, got {line!r} instead")
     if not any(lines):
         raise InputError(f"{file}: must name the validation classes, got no names instead")
     return np.unique([names.index(line) for line in lines if line])
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a text file, stripped; some may be empty."""
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read: {reason(error)}") from error
 
 
 def _indices(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
@@ -365,39 +383,8 @@ def _numeric(values: Any, where: str) -> npt.NDArray[Any]:
     raise InputError(f"{where} must be a matrix of real numbers, got {kind} instead")
 
 
-def _load(file: Path, *keys: str) -> dict[str, Any]:
-    """The variables ``keys`` of a .mat file; no other is read."""
-    content: dict[str, Any] = _scipy(scipy.io.loadmat, file, variable_names=keys)
-    for key in keys:
-        if key not in content:
-            raise _missing(file, key)
-    return content
-
-
-def _missing(file: Path, key: str, more: str = "") -> InputError:
-    held = ", ".join(key for key, *_ in _scipy(scipy.io.whosmat, file))
-    return InputError(f"{file}: {key} is missing; the file holds {held or 'nothing'}{more}")
-
-
-def _scipy(reader: Callable[..., Any], file: Path, **options: Any) -> Any:
-    try:
-        with file.open("rb") as stream:
-            return reader(stream, **options)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {_line(error)}") from error
-    except NotImplementedError:
-        raise InputError(f"{file}: must be a MATLAB file up to v7, got v7.3 instead; save it again with -v7") from None
-    except Exception as error:  # SciPy raises nearly anything over a broken file
-        raise InputError(f"{file}: cannot be read, may be truncated or no .mat file: {_line(error)}") from error
-
-
 def _sha256(file: Path) -> str:
     try:
-        return _cache.sha256(file)
+        return cache.sha256(file)
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else None
-    return " ".join((text or str(error) or type(error).__name__).split())
+        raise InputError(f"{file}: cannot be read: {reason(error)}") from error

@@ -1,12 +1,11 @@
-"""Attribute-regression losses: one file a loss; ``build`` makes one by name."""
+"""Attribute-regression losses: one file a loss, registered in ``benchmark.registries.LOSSES``."""
 
 from typing import Any
 
 from benchmark.api import RegressionLoss
 from benchmark.config import resolve
-from benchmark.registry import Registry, subclass_check
-
-LOSSES: Registry[type[RegressionLoss]] = Registry("loss", "losses", subclass_check(RegressionLoss))
+from benchmark.errors import InputError
+from benchmark.registries import LOSSES
 
 
 def build(name: str, *, n_classes: int, n_attributes: int, **parameters: Any) -> RegressionLoss:
@@ -21,7 +20,10 @@ def build(name: str, *, n_classes: int, n_attributes: int, **parameters: Any) ->
         parameters: fields of the loss's ``Config``, for instance ``alpha=0.1, beta=0.75, window="batch"``.
 
     Raises:
-        InputError: the name is unknown, or a parameter is unknown, of a wrong type or out of range.
+        InputError: the name is unknown or stands for no loss, or a parameter is unknown, of a wrong type or out of
+            range.
     """
+    if LOSSES[name].absent:
+        raise InputError(f"loss {name}: it stands for no loss, so there is none to build")
     loss = LOSSES[name].obj
     return loss(n_classes, n_attributes, resolve(loss.Config, {f"loss {name}": parameters}))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.api import LossConfig, RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 from losses._common import comparable
 
 
@@ -43,7 +43,9 @@ class BalancedMSE(RegressionLoss):
         noise: float = Field(0.1, gt=0)
         noise_lr: float = Field(0.01, ge=0)
 
-    def __init__(self, n_classes: int, n_attributes: int, config: Any) -> None:
+    config: Config
+
+    def __init__(self, n_classes: int, n_attributes: int, config: Config) -> None:
         super().__init__(n_classes, n_attributes, config)
         self.log_noise = nn.Parameter(torch.tensor(math.log(config.noise)))
 

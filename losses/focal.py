@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from benchmark.api import LossConfig, RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 from losses._common import errors
 
 
@@ -36,6 +36,8 @@ class FocalR(RegressionLoss):
 
         beta: float = Field(20.0, gt=0)
         gamma: float = Field(1.0, ge=0)
+
+    config: Config
 
     def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
         """The focal loss of (B, A) predictions."""

@@ -5,7 +5,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from benchmark.api import LossConfig, RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 from losses._common import errors, unit_rows, upcast
 
 
@@ -44,6 +44,7 @@ class LDS(RegressionLoss):
                 raise ValueError("odd")
             return value
 
+    config: Config
     class_weights: Tensor | None
 
     def __init__(self, n_classes: int, n_attributes: int, config: Config) -> None:

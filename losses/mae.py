@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from benchmark.api import RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 from losses._common import errors
 
 #: Below this error the weights stop growing. Unit-norm attributes err by about 0.05.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from benchmark.api import RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 from losses._common import errors, upcast
 
 
@@ -14,6 +14,7 @@ from losses._common import errors, upcast
     family="plain",
     year=1805,
     source="least squares: Legendre, Nouvelles méthodes pour la détermination des orbites des comètes, 1805",
+    reference=True,
 )
 class MSE(RegressionLoss):
     """mean over i, k of (p_ik - t_ik)^2."""

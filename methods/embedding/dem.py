@@ -9,10 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Method, RegressionLoss, Run, TrainData
-from benchmark.train import GradientConfig, fit
-from methods import METHODS
-from methods.layers import linear
+from benchmark.api import Meta, Method, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, linear, minimise
 
 
 @METHODS.register(
@@ -48,35 +47,31 @@ class DEM(Method):
         output: Literal["relu", "linear"] = "relu"
         distance: Literal["euclidean", "cosine"] = "euclidean"
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+    semantics_need_loss = True
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         self.net = nn.Sequential(
-            linear(meta.n_attributes, config.hidden, generator),
+            linear(meta.n_attributes, config.hidden, rng),
             nn.ReLU(),
-            linear(config.hidden, meta.n_features, generator),
+            linear(config.hidden, meta.n_features, rng),
             nn.ReLU() if config.output == "relu" else nn.Identity(),
         )
-        self.decoder = linear(meta.n_features, meta.n_attributes, generator)
-        self._decodes = False
+        self.decoder = linear(meta.n_features, meta.n_attributes, rng)
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         self.attributes = data.attributes
-        self._decodes = loss is not None
-        self.decoder.requires_grad_(self._decodes)
 
         def objective(x: Tensor, y: Tensor) -> Tensor:
             # Images of a class share its prototype: f is computed once for each class of the batch.
             classes, of_image = y.unique(return_inverse=True)
             prototypes = self.prototypes(data.attributes[classes])
             penalty = sum(parameter.square().sum() for parameter in self.net.parameters())
-            value = F.mse_loss(prototypes[of_image], x) + self.config.l2 / 2 * penalty
-            if loss is not None:
-                attributes = data.attributes[y]
-                of_prototypes = loss(self.decoder(prototypes)[of_image], attributes, y)
-                value = value + self.config.regression_weight * (loss(self.decoder(x), attributes, y) + of_prototypes)
-            return value
+            regression = slot(self.decoder(prototypes)[of_image], y) + slot(self.decoder(x), y)
+            return F.mse_loss(prototypes[of_image], x) + self.config.l2 / 2 * penalty + regression
 
-        fit(self, objective, data, loss, run)
+        minimise(self, objective, data, slot, run)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
         prototypes = self.prototypes(self.attributes[classes])
@@ -85,9 +80,11 @@ class DEM(Method):
         # A product of matrices in place of a distance for each pair: ||x||^2 is the same for all classes.
         return 2 * x @ prototypes.T - prototypes.square().sum(1)
 
-    def semantics(self, x: Tensor) -> Tensor | None:  # noqa: D102
-        return self.decoder(x) if self._decodes else None
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        attributes: Tensor = self.decoder(x)
+        return attributes
 
     def prototypes(self, attributes: Tensor) -> Tensor:
         """(C, D) the visual prototypes f(a) of (C, A) unit-norm ``attributes``, which enter with a mean square of 1."""
-        return self.net(attributes * self.meta.n_attributes**0.5)
+        features: Tensor = self.net(attributes * self.meta.n_attributes**0.5)
+        return features

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from benchmark.train import GradientConfig
-from methods import METHODS
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig
 from methods.embedding._bilinear import Bilinear, violations
 
 
@@ -32,6 +32,8 @@ class DeViSE(Bilinear):
         """
 
         margin: float = Field(1.0, gt=0)
+
+    config: Config
 
     def ranking(self, scores: Tensor, labels: Tensor) -> Tensor:  # noqa: D102
         return violations(scores, labels, self.config.margin).sum(1).mean()

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
-from methods import METHODS
+from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.registries import METHODS
 from methods._least_squares import POWERS, AttributeRegression, Term, in_float64
 
 Ridge = Annotated[float, Field(gt=0)]
@@ -53,16 +53,19 @@ class ESZSL(Method):
         attribute_ridge: tuple[Ridge, ...] = Field(POWERS, min_length=1)
         negative_label: float = Field(-1.0, ge=-1, le=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+    weight: Tensor
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         self.register_buffer("weight", torch.zeros(meta.n_features, meta.n_attributes))
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         self.attributes = data.attributes
         problem = _Problem(data, self.config.negative_label)
         pairs = list(itertools.product(self.config.feature_ridge, self.config.attribute_ridge))
         for feature_ridge, attribute_ridge in run.candidates(self, pairs):
-            solution = problem.solve(feature_ridge, attribute_ridge, self.config.regression_weight, loss, run)
+            solution = problem.solve(feature_ridge, attribute_ridge, slot, run)
             self.weight = problem.regression.weight(solution).to(data.features)
             run.log(feature_ridge=feature_ridge, attribute_ridge=attribute_ridge)
 
@@ -87,12 +90,9 @@ class _Problem:
         own = x.T @ self.regression.targets
         self._linear = self.regression.to_basis((1 - negative_label) * own + negative_label * background)
 
-    def solve(
-        self, feature_ridge: float, attribute_ridge: float, weight: float, loss: RegressionLoss | None, run: Run
-    ) -> Tensor:
+    def solve(self, feature_ridge: float, attribute_ridge: float, slot: Slot, run: Run) -> Tensor:
         """(D, A) the solution, in the coordinates of the regression."""
         own = (self.regression.values + feature_ridge)[:, None] * (self._s_values + attribute_ridge)
         term = Term(ridge=feature_ridge, diagonal=own, linear=self._linear)
-        if loss is None:
-            return self.regression.solve_exactly(0.0, term)
-        return self.regression.solve_reweighted(weight, term, loss, run)
+        # Without a loss the regression is no part of the problem.
+        return self.regression.solve_reweighted(0.0 if slot.absent else slot.weight, term, slot, run)

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmark.api import Meta, Method, RegressionLoss, Run, TrainData
-from benchmark.train import GradientConfig, fit
-from methods import METHODS
+from benchmark.api import Meta, Method, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, minimise
 from methods.embedding._bilinear import bilinear, violations
 
 
@@ -38,25 +38,24 @@ class LATEM(Method):
 
         n_maps: int = Field(4, ge=1)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        # (D, K * A): all maps in one product.
-        self.weight = bilinear(meta.n_features, config.n_maps * meta.n_attributes, generator)
+    config: Config
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        # (D, K * A): all maps in one product.
+        self.weight = bilinear(meta.n_features, config.n_maps * meta.n_attributes, rng)
+
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         self.attributes = data.attributes
         seen = data.attributes[: data.n_seen]
 
         def objective(x: Tensor, y: Tensor) -> Tensor:
             mapped = self._map(x)
             scores, best = (mapped @ seen.T).max(1)
-            value = violations(scores, y, 1.0).sum(1).mean()
-            if loss is not None:
-                predicted = _take(mapped, best.gather(1, y[:, None])[:, 0])
-                value = value + self.config.regression_weight * loss(predicted, seen[y], y)
-            return value
+            predicted = _take(mapped, best.gather(1, y[:, None])[:, 0])
+            return violations(scores, y, 1.0).sum(1).mean() + slot(predicted, y)
 
-        fit(self, objective, data, loss, run)
+        minimise(self, objective, data, slot, run)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
         return (self._map(x) @ self.attributes[classes].T).amax(1)
@@ -67,7 +66,8 @@ class LATEM(Method):
 
     def _map(self, x: Tensor) -> Tensor:
         """(B, K, A) the images under each map."""
-        return (x @ self.weight).unflatten(1, (self.config.n_maps, self.meta.n_attributes))
+        mapped: Tensor = (x @ self.weight).unflatten(1, (self.config.n_maps, self.meta.n_attributes))
+        return mapped
 
 
 def _take(mapped: Tensor, k: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from benchmark.api import Meta
-from methods import METHODS
-from methods.embedding._cosine import CosineClassifier, CosineConfig
-from methods.layers import linear
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, linear
+from methods.embedding._cosine import CosineClassifier, CosineSettings
 
 
 @METHODS.register(
@@ -21,9 +21,15 @@ from methods.layers import linear
 class Linear(CosineClassifier):
     """v(x) = W x + b, trained by CE(scale * cos(v, attributes of seen classes), y) + lambda * regression(v, a_y)."""
 
-    def __init__(self, meta: Meta, config: CosineConfig, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        self.projection = linear(meta.n_features, meta.n_attributes, generator)
+    class Config(GradientConfig, CosineSettings):
+        """Settings."""
+
+    config: Config
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.projection = linear(meta.n_features, meta.n_attributes, rng)
 
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.projection(x)
+        attributes: Tensor = self.projection(x)
+        return attributes

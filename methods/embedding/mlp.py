@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from benchmark.api import Meta
-from methods import METHODS
-from methods.embedding._cosine import CosineClassifier, CosineConfig
-from methods.layers import linear
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, linear
+from methods.embedding._cosine import CosineClassifier, CosineSettings
 
 
 @METHODS.register(
@@ -22,7 +22,7 @@ from methods.layers import linear
 class MLP(CosineClassifier):
     """v(x) = W2 LeakyReLU(W1 x + b1) + b2, trained as ``linear`` is: cosine cross-entropy + lambda * regression."""
 
-    class Config(CosineConfig):
+    class Config(GradientConfig, CosineSettings):
         """Settings.
 
         Attributes:
@@ -31,13 +31,16 @@ class MLP(CosineClassifier):
 
         hidden: int = Field(1024, ge=1)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         self.net = nn.Sequential(
-            linear(meta.n_features, config.hidden, generator),
+            linear(meta.n_features, config.hidden, rng),
             nn.LeakyReLU(0.1),
-            linear(config.hidden, meta.n_attributes, generator),
+            linear(config.hidden, meta.n_attributes, rng),
         )
 
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.net(x)
+        attributes: Tensor = self.net(x)
+        return attributes

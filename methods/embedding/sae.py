@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
-from methods import METHODS
+from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.registries import METHODS
 from methods._least_squares import POWERS, AttributeRegression, Term, eigenbasis, in_float64
 
 Weight = Annotated[float, Field(gt=0)]
@@ -51,23 +51,22 @@ class SAE(Method):
         reconstruction: tuple[Weight, ...] = Field(POWERS, min_length=1)
         direction: Literal["features-to-semantics", "semantics-to-features"] = "features-to-semantics"
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+    weight: Tensor
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         self.register_buffer("weight", torch.zeros(meta.n_features, meta.n_attributes))
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         self.attributes = data.attributes
         features, targets = in_float64(data.features, data.targets)
         values, basis = eigenbasis(targets)
         regression = AttributeRegression(features, targets, data.labels.to(features.device), basis)
         projected = regression.to_basis(regression.x.T @ targets)
-        weight = self.config.regression_weight
         for reconstruction in run.candidates(self, self.config.reconstruction):
             term = Term(diagonal=reconstruction * values, linear=reconstruction * projected)
-            if loss is None:
-                solution = regression.solve_exactly(weight, term)
-            else:
-                solution = regression.solve_reweighted(weight, term, loss, run)
+            solution = regression.solve_reweighted(slot.weight, term, slot, run)
             self.weight = regression.weight(solution).to(data.features)
             run.log(reconstruction=reconstruction)
 

@@ -9,21 +9,22 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Run, TrainData
-from benchmark.train import descend
-from methods.generative._blocks import Output, adam, mlp
-from methods.generative._synthesis import CycleConfig, GenerativeConfig, GenerativeMethod, Step
+from benchmark.api import Meta, Run, TrainData
+from benchmark.config import Config
+from benchmark.toolkit import descend
+from methods.generative._blocks import FeatureGenerator, Output, adam, mlp
+from methods.generative._synthesis import GenerativeMethod, Step, Term
 
 
-class AdversarialConfig(GenerativeConfig):
+class CriticSettings(Config):
     """Settings of the methods whose generator a critic judges.
 
     Attributes:
         hidden: units of the hidden layer of every network.
-        output: of the generator: ``relu`` for features of a network that ends in a ReLU, ``sigmoid`` for features
-            scaled to [0, 1], ``linear`` for features of either sign.
+        output: what the generator's features look like: ``relu`` for features of a network that ends in a ReLU,
+            ``sigmoid`` for features scaled to [0, 1], ``linear`` for features of either sign.
         critic_steps: critic updates for each generator update.
-        penalty_weight: of the gradient penalty.
+        penalty_weight: the weight of the gradient penalty.
     """
 
     hidden: int = Field(4096, ge=1)
@@ -32,33 +33,59 @@ class AdversarialConfig(GenerativeConfig):
     penalty_weight: float = Field(10.0, ge=0)
 
 
-class Critic(nn.Module):
-    """D: (B, D) features and (B, A) attributes to (B, 1), higher for real ones; one hidden layer."""
+class ClassificationSettings(Config):
+    """Settings of the methods whose generated features a frozen classifier has to recognise.
 
-    def __init__(self, n_features: int, n_attributes: int, hidden: int, generator: torch.Generator) -> None:
+    Attributes:
+        classification_weight: the weight of the frozen classifier's cross-entropy.
+    """
+
+    classification_weight: float = Field(0.01, ge=0)
+
+
+class Critic(nn.Module):
+    """D: (B, D) features and (B, A) attributes to (B, 1), higher for real ones; one hidden layer.
+
+    Args:
+        n_features: D.
+        n_attributes: A.
+        settings: the size of its hidden layer, and how it is trained.
+        rng: the source of the initial weights.
+    """
+
+    def __init__(self, n_features: int, n_attributes: int, settings: CriticSettings, rng: torch.Generator) -> None:
         super().__init__()
-        self.net = mlp([n_features + n_attributes, hidden, 1], generator)
+        self.settings = settings
+        self.net = mlp([n_features + n_attributes, settings.hidden, 1], rng)
 
     def forward(self, x: Tensor, attributes: Tensor) -> Tensor:
         """(B, 1) the criticism."""
         value: Tensor = self.net(torch.cat([x, attributes], dim=1))
         return value
 
-    def objective(
-        self, real: Tensor, fake: Tensor, attributes: Tensor, penalty_weight: float, generator: torch.Generator
-    ) -> Tensor:
+    def objective(self, real: Tensor, fake: Tensor, attributes: Tensor, rng: torch.Generator) -> Tensor:
         """What the critic minimises: mean D(fake) - mean D(real) + the weighted gradient penalty.
 
         Args:
             real: (B, D) features.
             fake: (B, D) features, detached.
             attributes: (B, A) the condition of both.
-            penalty_weight: of the penalty, 10 as a rule.
-            generator: draws the places where the gradient is penalised.
+            rng: draws the places where the gradient is penalised.
         """
-        mix = torch.rand(len(real), 1, generator=generator, device=real.device)
+        mix = torch.rand(len(real), 1, generator=rng, device=real.device)
         penalty = gradient_penalty(self, real, fake, attributes, mix)
-        return self(fake, attributes).mean() - self(real, attributes).mean() + penalty_weight * penalty
+        judged: Tensor = self(fake, attributes).mean() - self(real, attributes).mean()
+        return judged + self.settings.penalty_weight * penalty
+
+
+def gan(meta: Meta, settings: CriticSettings, rng: torch.Generator) -> tuple[FeatureGenerator, Critic]:
+    """The generator and the critic of f-CLSWGAN and of all that grew from it.
+
+    The noise has as many dimensions as the attributes, as published.
+    """
+    d, a = meta.n_features, meta.n_attributes
+    generator = FeatureGenerator(a, a, settings.hidden, d, settings.output, rng)
+    return generator, Critic(d, a, settings, rng)
 
 
 def gradient_penalty(
@@ -77,52 +104,40 @@ def gradient_penalty(
     """
     between = (mix * real + (1 - mix) * fake).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between, attributes).sum(), between, create_graph=True)
-    return ((gradient.norm(dim=1) - 1) ** 2).mean()
+    deviations: Tensor = gradient.norm(dim=1) - 1
+    return (deviations**2).mean()
 
 
 class Adversary:
     """Trains a critic against a generator.
 
     Args:
-        critic: whose parameters are trained.
-        config: settings.
-        generator: draws the places where the gradient is penalised.
+        critic: the network that is trained, as its settings say.
+        lr: its learning rate.
+        rng: draws the places where the gradient is penalised.
     """
 
-    def __init__(self, critic: Critic, config: AdversarialConfig, generator: torch.Generator) -> None:
+    def __init__(self, critic: Critic, lr: float, rng: torch.Generator) -> None:
         self._critic = critic
-        self._config = config
-        self._generator = generator
-        self._optimizer = adam(config.lr, critic)
+        self._rng = rng
+        self._optimiser = adam(lr, critic)
 
     def train(self, x: Tensor, attributes: Tensor, generate: Callable[[], Tensor]) -> Tensor:
         """As many steps as the settings say on (B, D) real features and fresh generated ones; the last one's value."""
-        for _ in range(self._config.critic_steps):
+        for _ in range(self._critic.settings.critic_steps):
             with torch.no_grad():
                 fake = generate()
-            value = descend(
-                self._critic.objective(x, fake, attributes, self._config.penalty_weight, self._generator),
-                self._optimizer,
-            )
+            value = descend(self._critic.objective(x, fake, attributes, self._rng), self._optimiser)
         return value
 
     def value(self, fake: Tensor, attributes: Tensor) -> Tensor:
         """What a generator minimises: minus the mean criticism of its (B, D) features."""
-        return -self._critic(fake, attributes).mean()
-
-
-class WGANConfig(AdversarialConfig, CycleConfig):
-    """Settings of f-CLSWGAN and its kin.
-
-    Attributes:
-        classification_weight: of the frozen classifier's cross-entropy.
-    """
-
-    classification_weight: float = Field(0.01, ge=0)
+        criticism: Tensor = self._critic(fake, attributes)
+        return -criticism.mean()
 
 
 def classifying_wgan(
-    method: GenerativeMethod, critic: Critic, data: TrainData, run: Run, term: Callable[[Tensor, Tensor], Tensor] | None
+    method: GenerativeMethod, critic: Critic, settings: ClassificationSettings, data: TrainData, run: Run, term: Term
 ) -> Step:
     """f-CLSWGAN's training: a critic, and a generator that also has to be classified.
 
@@ -130,25 +145,24 @@ def classifying_wgan(
     trained on real seen features and frozen (Xian et al., CVPR 2018, eq. 4), and a term of the method's own.
 
     Args:
-        method: with a ``WGANConfig``.
+        method: the method whose generator is trained.
         critic: the critic.
+        settings: the weight of the cross-entropy.
         data: the training data.
         run: lends random numbers.
-        term: (generated features (B, D), their classes (B,)) -> scalar.
+        term: the method's own term, of generated features and their classes.
     """
-    config, noise = method.config, run.generator("noise")
-    frozen = method.train_softmax(data.features, data.labels, data.n_seen, run.generator("frozen classifier"))
-    adversary = Adversary(critic, config, noise)
-    optimizer = adam(config.lr, method.generator)
+    noise = run.rng("noise")
+    frozen = method.train_softmax(data.features, data.labels, data.n_seen, run.rng("frozen classifier"))
+    adversary = Adversary(critic, method.config.lr, noise)
+    optimiser = adam(method.config.lr, method.generator)
 
     def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
         attributes = data.attributes[y]
         value = adversary.train(x, attributes, lambda: method.generate(attributes, noise))
         fake = method.generate(attributes, noise)
         objective = adversary.value(fake, attributes)
-        objective = objective + config.classification_weight * F.cross_entropy(frozen(fake), y)
-        if term:
-            objective = objective + term(fake, y)
-        return {"critic": value, "generator": descend(objective, optimizer)}
+        objective = objective + settings.classification_weight * F.cross_entropy(frozen(fake), y) + term(fake, y)
+        return {"critic": value, "generator": descend(objective, optimiser)}
 
     return step

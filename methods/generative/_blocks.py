@@ -1,4 +1,4 @@
-"""Networks and terms that the feature-generating methods share."""
+"""Networks that the feature-generating methods share, and their optimiser."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.layers import linear
+from benchmark.toolkit import linear
 
 #: What the features of the last layer look like: of a network that ends in a ReLU, scaled to [0, 1], of either sign.
 Output = Literal["relu", "sigmoid", "linear"]
 _OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "sigmoid": torch.sigmoid, "linear": nn.Identity()}
 
 
-def mlp(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
+def mlp(sizes: list[int], rng: torch.Generator) -> nn.Sequential:
     """Linear layers of the given ``sizes`` with LeakyReLU(0.2) between them.
 
     Weights are N(0, 0.02), as in the f-CLSWGAN line of methods.
     """
     layers: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(sizes):
-        layers += [linear(n_in, n_out, generator, std=0.02), nn.LeakyReLU(0.2)]
+        layers += [linear(n_in, n_out, rng, std=0.02), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers[:-1])
 
 
@@ -40,12 +40,12 @@ class FeatureGenerator(nn.Module):
     """G: (B, Z) noise and (B, A) attributes to (B, D) features, through one hidden layer."""
 
     def __init__(
-        self, n_noise: int, n_attributes: int, hidden: int, n_features: int, output: Output, generator: torch.Generator
+        self, n_noise: int, n_attributes: int, hidden: int, n_features: int, output: Output, rng: torch.Generator
     ) -> None:
         super().__init__()
         self.n_noise = n_noise
-        self.first = linear(n_noise + n_attributes, hidden, generator, std=0.02)
-        self.last = linear(hidden, n_features, generator, std=0.02)
+        self.first = linear(n_noise + n_attributes, hidden, rng, std=0.02)
+        self.last = linear(hidden, n_features, rng, std=0.02)
         self.output = output
 
     def forward(self, noise: Tensor, attributes: Tensor, feedback: Tensor | None = None) -> Tensor:
@@ -53,9 +53,27 @@ class FeatureGenerator(nn.Module):
         hidden = F.leaky_relu(self.first(torch.cat([noise, attributes], dim=1)), 0.2)
         return _OUTPUTS[self.output](self.last(hidden if feedback is None else hidden + feedback))
 
-    def draw(self, attributes: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
         """(B, Z) standard normal noise for (B, A) ``attributes``."""
-        return torch.randn(len(attributes), self.n_noise, generator=generator, device=attributes.device)
+        return torch.randn(len(attributes), self.n_noise, generator=rng, device=attributes.device)
+
+
+class SemanticDecoder(nn.Module):
+    """Reads (B, n_outputs) numbers from (B, D) features, through a hidden layer that the classifiers take as well."""
+
+    def __init__(self, n_features: int, hidden: int, n_outputs: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.first = linear(n_features, hidden, rng, std=0.02)
+        self.last = linear(hidden, n_outputs, rng, std=0.02)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(B, hidden) the hidden layer."""
+        return F.leaky_relu(self.first(x), 0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_outputs)."""
+        outputs: Tensor = self.last(self.hidden(x))
+        return outputs
 
 
 class PairNet(nn.Module):
@@ -64,23 +82,14 @@ class PairNet(nn.Module):
     The first layer of a concatenated pair is the sum of two products, so that B + C rows are multiplied and not B C.
     """
 
-    def __init__(self, n_features: int, n_attributes: int, hidden: int, generator: torch.Generator) -> None:
+    def __init__(self, n_features: int, n_attributes: int, hidden: int, rng: torch.Generator) -> None:
         super().__init__()
-        self.of_features = linear(n_features, hidden, generator, std=0.02)
-        self.of_attributes = linear(n_attributes, hidden, generator, std=0.02)
-        self.last = linear(hidden, 1, generator, std=0.02)
+        self.of_features = linear(n_features, hidden, rng, std=0.02)
+        self.of_attributes = linear(n_attributes, hidden, rng, std=0.02)
+        self.last = linear(hidden, 1, rng, std=0.02)
 
     def forward(self, x: Tensor, attributes: Tensor) -> Tensor:
         """(B, C) scores."""
         hidden = F.leaky_relu(self.of_features(x)[:, None] + self.of_attributes(attributes), 0.2)
         scores: Tensor = self.last(hidden)
         return scores.squeeze(-1)
-
-
-def self_weighted_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean over i of sum_k |e_ik|^3 / ||e_i|| with e = predicted - target, both (B, A): large errors count more.
-
-    The attribute loss of TF-VAEGAN and FREE (there called weighted L1); its factor carries gradient, as published.
-    """
-    error = (predicted - target).abs()
-    return (error.pow(3).sum(1) / error.norm(dim=1).clamp_min(1e-10)).mean()

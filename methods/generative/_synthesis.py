@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
-from benchmark.train import descend, draw_batches
+from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.config import Config
+from benchmark.toolkit import descend, draw_batches, linear
 from methods.generative._blocks import FeatureGenerator, adam
-from methods.layers import linear
 
 #: What one batch does: (features (B, D), labels (B,), epoch from 1) -> the scalars to log.
 Step = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
-#: A loss, or a term of a method's own in its place: (predicted (B, A), target (B, A), labels (B,)) -> scalar.
-SemanticError = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: A term of a generator's objective: (generated features (B, D), their classes (B,)) -> scalar.
+Term = Callable[[Tensor, Tensor], Tensor]
 
 
 class GenerativeConfig(MethodConfig):
@@ -33,10 +33,11 @@ class GenerativeConfig(MethodConfig):
         patience: stop after this many scorings without improvement.
         batch_size: images in a batch.
         n_generated: features generated for each unseen class.
-        classifier_epochs: of every softmax classifier; fixed in a run, searched on validation.
-        classifier_lr: of every softmax classifier.
-        classifier_batch_size: of every softmax classifier.
-        precision: of the generating networks' arithmetic; ``bfloat16`` is mixed precision, weights stay float32.
+        classifier_epochs: epochs of every softmax classifier; fixed in a run, searched on validation.
+        classifier_lr: learning rate of every softmax classifier.
+        classifier_batch_size: features in a batch of every softmax classifier.
+        precision: precision of the generating networks' arithmetic; ``bfloat16`` is mixed precision, weights stay
+            float32.
     """
 
     lr: float = Field(1e-4, gt=0)
@@ -51,7 +52,7 @@ class GenerativeConfig(MethodConfig):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-class CycleConfig(GenerativeConfig):
+class CycleSettings(Config):
     """Settings of generators whose attribute regression is a cycle: features back to the attributes they came from.
 
     Attributes:
@@ -66,7 +67,7 @@ class CycleConfig(GenerativeConfig):
 class GenerativeMethod(Method):
     """Trains networks that generate features from attributes; softmax classifiers on what they generate score images.
 
-    Subclasses set ``generator`` and ``regressor``, or say otherwise how they generate and regress.
+    Subclasses set ``generator`` and ``regressor``, or say otherwise how they generate and predict semantics.
 
     To be scored, features of unseen classes are generated; one softmax classifier is trained on those alone (ZSL) and
     one on those with the real features of seen classes (GZSL). In validation the validation classes play the unseen
@@ -75,48 +76,46 @@ class GenerativeMethod(Method):
 
     Args:
         meta: the sizes of the data.
-        config: a ``GenerativeConfig``.
-        generator: of the initial weights.
+        config: the settings.
+        rng: the source of the initial weights.
         n_represented: the size of what ``represent`` returns; None: the features themselves.
     """
 
+    Config = GenerativeConfig
+    config: GenerativeConfig
     generator: FeatureGenerator
     regressor: nn.Module
 
-    def __init__(self, meta: Meta, config: Any, generator: torch.Generator, n_represented: int | None = None) -> None:
-        super().__init__(meta, config, generator)
+    def __init__(
+        self, meta: Meta, config: GenerativeConfig, rng: torch.Generator, n_represented: int | None = None
+    ) -> None:
+        super().__init__(meta, config, rng)
         n_inputs = n_represented or meta.n_features
-        self.zsl_classifier = linear(n_inputs, meta.n_unseen, generator)
-        self.gzsl_classifier = linear(n_inputs, meta.n_seen + meta.n_unseen, generator)
-        self._regresses = True
+        self.zsl_classifier = linear(n_inputs, meta.n_unseen, rng)
+        self.gzsl_classifier = linear(n_inputs, meta.n_seen + meta.n_unseen, rng)
 
     @abstractmethod
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:
         """Set up optimisers, and whatever is trained beforehand; returns what one batch does."""
 
-    def generate(self, attributes: Tensor, generator: torch.Generator) -> Tensor:
+    def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
         """(B, D) features for (B, A) ``attributes``, with fresh noise."""
-        features: Tensor = self.generator(self.generator.draw(attributes, generator), attributes)
+        features: Tensor = self.generator(self.generator.draw(attributes, rng), attributes)
         return features
-
-    def regress(self, x: Tensor) -> Tensor:
-        """(B, A) attributes predicted for (B, D) features."""
-        attributes: Tensor = self.regressor(x)
-        return attributes
 
     def represent(self, x: Tensor) -> Tensor:
         """(B, R) what the classifiers take for (B, D) features: those themselves, unless a method says otherwise."""
         return x
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         config = self.config
-        step, batches = self.prepare(data, loss, run), run.generator("batches")
+        step, batches = self.prepare(data, slot, run), run.rng("batches")
         for epoch in run.epochs(
             self,
             config.epochs,
             config.patience,
             every=config.evaluate_every,
-            ready=lambda: self._train_classifiers(data, run.generator("classifiers")),
+            ready=lambda: self._train_classifiers(data, run.rng("classifiers")),
         ):
             self.train()
             values = []
@@ -127,21 +126,22 @@ class GenerativeMethod(Method):
             run.log(**_means(values, epoch))
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:
-        represented = self.represent(x)
-        if len(classes) == self.meta.n_unseen:
-            return self.zsl_classifier(represented)[:, classes - self.meta.n_seen]
-        return self.gzsl_classifier(represented)[:, classes]
+        alone = len(classes) == self.meta.n_unseen
+        classifier, first = (self.zsl_classifier, self.meta.n_seen) if alone else (self.gzsl_classifier, 0)
+        outputs: Tensor = classifier(self.represent(x))
+        return outputs[:, classes - first]
 
-    def semantics(self, x: Tensor) -> Tensor | None:
-        return self.regress(x) if self._regresses else None
+    def semantics(self, x: Tensor) -> Tensor:
+        attributes: Tensor = self.regressor(x)
+        return attributes
 
-    def classifier_data(self, data: TrainData, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def classifier_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """(M, R) inputs and (M,) labels of the GZSL classifier: real seen images and generated unseen ones."""
         labels = data.unseen.repeat_interleave(self.config.n_generated)
-        generated = self.represent(self.generate(data.attributes[labels], generator))
+        generated = self.represent(self.generate(data.attributes[labels], rng))
         return torch.cat([self.represent(data.features), generated]), torch.cat([data.labels, labels])
 
-    def train_softmax(self, x: Tensor, labels: Tensor, n_classes: int, generator: torch.Generator) -> nn.Linear:
+    def train_softmax(self, x: Tensor, labels: Tensor, n_classes: int, rng: torch.Generator) -> nn.Linear:
         """A linear softmax classifier of (M, R) inputs, trained as ``config`` says."""
         config = self.config
         return train_softmax(
@@ -151,16 +151,16 @@ class GenerativeMethod(Method):
             epochs=config.classifier_epochs,
             lr=config.classifier_lr,
             batch_size=config.classifier_batch_size,
-            generator=generator,
+            rng=rng,
         )
 
-    def _train_classifiers(self, data: TrainData, generator: torch.Generator) -> None:
+    def _train_classifiers(self, data: TrainData, rng: torch.Generator) -> None:
         # The same noise, weights and batches at every scoring, so that epochs differ by the generator alone.
         with torch.no_grad():
-            x, labels = self.classifier_data(data, generator)
+            x, labels = self.classifier_data(data, rng)
         unseen = labels >= data.n_seen
-        zsl = self.train_softmax(x[unseen], labels[unseen] - data.n_seen, self.meta.n_unseen, generator)
-        gzsl = self.train_softmax(x, labels, self.meta.n_seen + self.meta.n_unseen, generator)
+        zsl = self.train_softmax(x[unseen], labels[unseen] - data.n_seen, self.meta.n_unseen, rng)
+        gzsl = self.train_softmax(x, labels, self.meta.n_seen + self.meta.n_unseen, rng)
         self.zsl_classifier.load_state_dict(zsl.state_dict())
         self.gzsl_classifier.load_state_dict(gzsl.state_dict())
 
@@ -178,7 +178,7 @@ def train_softmax(
     epochs: int,
     lr: float,
     batch_size: int,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> nn.Linear:
     """A linear softmax classifier trained by Adam, betas (0.5, 0.999), for a fixed number of epochs.
 
@@ -189,51 +189,46 @@ def train_softmax(
         epochs: passes over the data.
         lr: learning rate.
         batch_size: images in a batch.
-        generator: on the device of ``features``; draws weights and batches.
+        rng: on the device of ``features``; draws weights and batches.
     """
-    layer = nn.utils.skip_init(nn.Linear, features.shape[1], n_classes, device=features.device)
-    nn.init.normal_(layer.weight, std=0.02, generator=generator)
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, features.shape[1], n_classes, device=features.device)
+    nn.init.normal_(layer.weight, std=0.02, generator=rng)
     nn.init.zeros_(layer.bias)
-    optimizer = adam(lr, layer)
+    optimiser = adam(lr, layer)
     for _ in range(epochs):
-        order = torch.randperm(len(labels), generator=generator, device=labels.device)
+        order = torch.randperm(len(labels), generator=rng, device=labels.device)
         for batch in order.split(batch_size):
-            descend(F.cross_entropy(layer(features[batch]), labels[batch]), optimizer)
+            descend(F.cross_entropy(layer(features[batch]), labels[batch]), optimiser)
     return layer.requires_grad_(False)
 
 
 def cycle_term(
-    regressor: nn.Module, error: SemanticError, data: TrainData, config: CycleConfig, run: Run
-) -> Callable[[Tensor, Tensor], Tensor]:
+    regressor: nn.Module, slot: Slot, data: TrainData, settings: CycleSettings, batch_size: int, run: Run
+) -> Term:
     """The attribute-regression slot of generators that have no regression of their own.
 
-    The ``regressor`` is trained by ``error`` on real seen features and frozen. The term is the error of what it
+    The ``regressor`` is trained by the slot on real seen features and frozen. The term is the weighted error of what it
     predicts for generated features against the attributes that they were generated from, as in Felix et al.,
     Multi-modal Cycle-consistent Generalized Zero-Shot Learning, ECCV 2018, arXiv 1808.00136, eq. 6 and 7.
 
     Args:
-        regressor: (B, D) -> (B, A).
-        error: a loss, or whatever else is called as one.
+        regressor: the network that reads (B, A) attributes from (B, D) features.
+        slot: the slot.
         data: the training data.
-        config: settings of its training, and the weight of the term.
+        settings: how long and at which learning rate the regressor is trained.
+        batch_size: images in a batch of that training.
         run: lends random numbers and the log.
-
-    Returns:
-        (generated features (B, D), their classes (B,)) -> the weighted scalar.
     """
-
-    def objective(x: Tensor, y: Tensor) -> Tensor:
-        return error(regressor(x), data.attributes[y], y)
-
-    groups = error.parameter_groups() if isinstance(error, RegressionLoss) else []
-    optimizer = adam(config.regressor_lr, regressor, groups=groups, betas=(0.9, 0.999))
-    batches = run.generator("regressor batches")
-    for _ in range(config.regressor_epochs):
-        for batch in draw_batches(data, config.batch_size, 0, batches):
-            value = descend(objective(data.features[batch], data.labels[batch]), optimizer)
-    run.log(regressor=value)
+    if not slot.absent:  # a regressor that nothing asks for is not trained
+        optimiser = adam(settings.regressor_lr, regressor, groups=slot.parameter_groups(), betas=(0.9, 0.999))
+        batches = run.rng("regressor batches")
+        for _ in range(settings.regressor_epochs):
+            for batch in draw_batches(data, batch_size, 0, batches):
+                labels = data.labels[batch]
+                value = descend(slot.error(regressor(data.features[batch]), labels), optimiser)
+        run.log(regressor=value)
     regressor.requires_grad_(False)
-    return lambda x, y: config.regression_weight * objective(x, y)
+    return lambda x, y: slot(regressor(x), y)
 
 
 def _means(values: list[dict[str, Tensor]], epoch: int) -> dict[str, Tensor]:

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmark.api import Meta
+from benchmark.config import Config
+from methods.generative._adversarial import Adversary, Critic, CriticSettings, gan
 from methods.generative._blocks import FeatureGenerator, Output, mlp
 
 #: (B, Z) means and (B, Z) log-variances of diagonal Gaussians.
 Gaussian = tuple[Tensor, Tensor]
 
 
+class AutoencoderSettings(Config):
+    """Settings of f-VAEGAN-D2 and of the methods that grew from it, beside those of their critic.
+
+    They stand before ``CriticSettings`` among the bases of a method's settings, so that it is their ``output`` that
+    is the default.
+
+    Attributes:
+        output: what the generator's features look like; scaled to [0, 1], they are compared by cross-entropy.
+        adversarial_weight: the weight of the critic's judgement in the generator's objective.
+    """
+
+    output: Output = "sigmoid"
+    adversarial_weight: float = Field(10.0, ge=0)
+
+
 class GaussianEncoder(nn.Module):
     """E: inputs to the mean and the log-variance of a Gaussian over (B, Z) codes.
 
     Args:
-        sizes: of the layers, from the inputs to Z.
-        generator: of the initial weights.
+        sizes: the sizes of the layers, from the inputs to Z.
+        rng: the source of the initial weights.
     """
 
     #: Log-variances are clamped to this range: its ends are standard deviations of 0.007 and 148.
     RANGE = (-10.0, 10.0)
 
-    def __init__(self, sizes: list[int], generator: torch.Generator) -> None:
+    def __init__(self, sizes: list[int], rng: torch.Generator) -> None:
         super().__init__()
-        self.net = mlp([*sizes[:-1], 2 * sizes[-1]], generator)
+        self.net = mlp([*sizes[:-1], 2 * sizes[-1]], rng)
 
     def forward(self, *inputs: Tensor) -> Gaussian:
         """The Gaussian of each row, for inputs that are concatenated, (B, ...) each."""
         mean, log_variance = self.net(torch.cat(inputs, dim=1)).chunk(2, dim=1)
         return mean, log_variance.clamp(*self.RANGE)
 
-    def draw(self, *inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, *inputs: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """(B, Z) a code drawn for each input, and the mean divergence of the codes from N(0, 1)."""
         gaussian = self(*inputs)
-        return sample(gaussian, generator), kl_divergence(gaussian)
+        return sample(gaussian, rng), kl_divergence(gaussian)
 
 
-def sample(gaussian: Gaussian, generator: torch.Generator) -> Tensor:
+def sample(gaussian: Gaussian, rng: torch.Generator) -> Tensor:
     """(B, Z) codes of Gaussians, differentiable in their parameters."""
     mean, log_variance = gaussian
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    noise = torch.randn(mean.shape, generator=rng, device=mean.device, dtype=mean.dtype)
     return mean + (0.5 * log_variance).exp() * noise
 
 
@@ -67,5 +88,40 @@ def reconstruct(
     encoder: GaussianEncoder, generator: FeatureGenerator, x: Tensor, attributes: Tensor, noise: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """(B, D) features decoded from a code drawn for (B, D) features and (B, A) attributes, and its divergence."""
-    code, divergence = encoder.draw(x, attributes, generator=noise)
+    code, divergence = encoder.draw(x, attributes, rng=noise)
     return generator(code, attributes), divergence
+
+
+def autoencoding_gan(
+    meta: Meta, settings: CriticSettings, rng: torch.Generator
+) -> tuple[GaussianEncoder, FeatureGenerator, Critic]:
+    """The encoder, the generator and the critic of f-VAEGAN-D2; a code has as many dimensions as the attributes."""
+    encoder = GaussianEncoder([meta.n_features + meta.n_attributes, settings.hidden, meta.n_attributes], rng)
+    generator, critic = gan(meta, settings, rng)
+    return encoder, generator, critic
+
+
+def autoencode(
+    x: Tensor,
+    attributes: Tensor,
+    rebuild: Callable[[], tuple[Tensor, Tensor]],
+    adversary: Adversary,
+    settings: AutoencoderSettings,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """What f-VAEGAN-D2 does with a batch up to its generator's step: it trains the critic, then reconstructs.
+
+    Args:
+        x: (B, D) real features.
+        attributes: (B, A) those of their classes.
+        rebuild: reconstructs ``x`` with fresh noise: (B, D) features, and the mean divergence of their codes.
+        adversary: trains the critic, and judges.
+        settings: how features are compared, and the weight of the judgement.
+
+    Returns:
+        (B, D) reconstructions, the scalar that encoder and generator minimise, and what there is to log.
+    """
+    critic = adversary.train(x, attributes, lambda: rebuild()[0])
+    fake, divergence = rebuild()
+    autoencoder = reconstruction_error(fake, x, settings.output) + divergence
+    value = autoencoder + settings.adversarial_weight * adversary.value(fake, attributes)
+    return fake, value, {"critic": critic, "autoencoder": autoencoder.detach()}

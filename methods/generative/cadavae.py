@@ -8,9 +8,9 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from benchmark.train import descend
-from methods import METHODS
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import descend
 from methods.generative._blocks import adam, mlp
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
 from methods.generative._variational import Gaussian, GaussianEncoder, kl_divergence, sample
@@ -56,16 +56,16 @@ class CADAVAE(GenerativeMethod):
 
         Attributes:
             latent: dimensions of a code.
-            feature_encoder_hidden: units of the hidden layer; likewise the next three.
-            feature_decoder_hidden: see above.
-            attribute_encoder_hidden: see above.
-            attribute_decoder_hidden: see above.
-            cross_weight: of what is decoded from the other's code.
-            divergence_weight: of the divergence from N(0, 1).
-            alignment_weight: of the distance of the codes' Gaussians.
-            cross_epochs: between which the weight grows.
-            divergence_epochs: between which the weight grows.
-            alignment_epochs: between which the weight grows.
+            feature_encoder_hidden: units of the hidden layer of the features' encoder.
+            feature_decoder_hidden: units of the hidden layer of the features' decoder.
+            attribute_encoder_hidden: units of the hidden layer of the attributes' encoder.
+            attribute_decoder_hidden: units of the hidden layer of the attributes' decoder.
+            cross_weight: the weight of what is decoded from the other's code.
+            divergence_weight: the weight of the divergence from N(0, 1).
+            alignment_weight: the weight of the distance of the codes' Gaussians.
+            cross_epochs: the epochs between which ``cross_weight`` grows.
+            divergence_epochs: the epochs between which ``divergence_weight`` grows.
+            alignment_epochs: the epochs between which ``alignment_weight`` grows.
             n_seen_codes: codes drawn for each seen class to train the GZSL classifier.
         """
 
@@ -87,33 +87,29 @@ class CADAVAE(GenerativeMethod):
         alignment_epochs: WarmUp = (6, 22)
         n_seen_codes: int = Field(200, ge=1)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator, n_represented=config.latent)
+    config: Config
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng, n_represented=config.latent)
         d, a, z = meta.n_features, meta.n_attributes, config.latent
-        self.feature_encoder = GaussianEncoder([d, config.feature_encoder_hidden, z], generator)
-        self.feature_decoder = mlp([z, config.feature_decoder_hidden, d], generator)
-        self.attribute_encoder = GaussianEncoder([a, config.attribute_encoder_hidden, z], generator)
-        self.attribute_decoder = mlp([z, config.attribute_decoder_hidden, a], generator)
+        self.feature_encoder = GaussianEncoder([d, config.feature_encoder_hidden, z], rng)
+        self.feature_decoder = mlp([z, config.feature_decoder_hidden, d], rng)
+        self.attribute_encoder = GaussianEncoder([a, config.attribute_encoder_hidden, z], rng)
+        self.attribute_decoder = mlp([z, config.attribute_decoder_hidden, a], rng)
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        config, noise = self.config, run.generator("noise")
-        groups = loss.parameter_groups() if loss else []
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.rng("noise")
+        slot = slot.or_else(_absolute, weight=1.0)
         networks = self.feature_encoder, self.feature_decoder, self.attribute_encoder, self.attribute_decoder
-        optimizer = adam(config.lr, *networks, groups=groups, betas=(0.9, 0.999))
-        optimizer.param_groups[0]["amsgrad"] = True
-
-        def of_attributes(code: Tensor, attributes: Tensor, y: Tensor) -> Tensor:
-            predicted = self.attribute_decoder(code)
-            if loss:
-                return config.regression_weight * loss(predicted, attributes, y)
-            return _absolute(predicted, attributes)
+        optimiser = adam(config.lr, *networks, groups=slot.parameter_groups(), betas=(0.9, 0.999))
+        optimiser.param_groups[0]["amsgrad"] = True
 
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
             attributes = data.attributes[y]
             of_x, of_a = self.feature_encoder(x), self.attribute_encoder(attributes)
             z_x, z_a = sample(of_x, noise), sample(of_a, noise)
-            own = _absolute(self.feature_decoder(z_x), x) + of_attributes(z_a, attributes, y)
-            regression = of_attributes(z_x, attributes, y)
+            own = _absolute(self.feature_decoder(z_x), x) + slot(self.attribute_decoder(z_a), y)
+            regression = slot(self.attribute_decoder(z_x), y)
             crossed = _absolute(self.feature_decoder(z_a), x) + regression
             divergence = kl_divergence(of_x) + kl_divergence(of_a)
             value = own + _grown(config.cross_weight, config.cross_epochs, epoch) * crossed
@@ -121,31 +117,31 @@ class CADAVAE(GenerativeMethod):
             alignment = wasserstein(of_x, of_a)
             value = value + _grown(config.alignment_weight, config.alignment_epochs, epoch) * alignment
             noted = {"own": own, "crossed": crossed, "regression": regression, "alignment": alignment}
-            return {name: term.detach() for name, term in noted.items()} | {"objective": descend(value, optimizer)}
+            return {name: term.detach() for name, term in noted.items()} | {"objective": descend(value, optimiser)}
 
         return step
 
-    def generate(self, attributes: Tensor, generator: torch.Generator) -> Tensor:  # noqa: D102
-        features: Tensor = self.feature_decoder(sample(self.attribute_encoder(attributes), generator))
+    def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:  # noqa: D102
+        features: Tensor = self.feature_decoder(sample(self.attribute_encoder(attributes), rng))
         return features
 
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
         mean: Tensor = self.feature_encoder(x)[0]
         return mean
 
-    def regress(self, x: Tensor) -> Tensor:  # noqa: D102
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         attributes: Tensor = self.attribute_decoder(self.represent(x))
         return attributes
 
-    def classifier_data(self, data: TrainData, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def classifier_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """(M, Z) codes and (M,) labels: as many for each seen class, of its images, drawn with replacement."""
         unseen = data.unseen.repeat_interleave(self.config.n_generated)
-        of_unseen = sample(self.attribute_encoder(data.attributes[unseen]), generator)
+        of_unseen = sample(self.attribute_encoder(data.attributes[unseen]), rng)
         counts = data.class_counts
-        share = torch.rand(data.n_seen, self.config.n_seen_codes, generator=generator, device=counts.device)
+        share = torch.rand(data.n_seen, self.config.n_seen_codes, generator=rng, device=counts.device)
         places = (counts.cumsum(0) - counts)[:, None] + (share * counts[:, None]).long()
         images = data.labels.argsort(stable=True)[places.flatten()]
-        of_seen = sample(self.feature_encoder(data.features[images]), generator)
+        of_seen = sample(self.feature_encoder(data.features[images]), rng)
         return torch.cat([of_seen, of_unseen]), torch.cat([data.labels[images], unseen])
 
 

@@ -7,13 +7,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from benchmark.train import descend
-from methods import METHODS
-from methods.generative._adversarial import AdversarialConfig, Adversary, Critic
-from methods.generative._blocks import FeatureGenerator, PairNet, adam
-from methods.generative._synthesis import GenerativeMethod, Step
-from methods.layers import linear
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import descend, linear
+from methods.generative._adversarial import Adversary, CriticSettings, gan
+from methods.generative._blocks import PairNet, adam
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
 
 
 @METHODS.register(
@@ -36,16 +35,18 @@ class CEGZSL(GenerativeMethod):
     the semantics evenly. Only seen classes are generated in training: a re-weighted loss sees those of the batch.
     """
 
-    class Config(AdversarialConfig):
+    semantics_need_loss = True
+
+    class Config(GenerativeConfig, CriticSettings):
         """Settings; the defaults are those of the authors' CUB script.
 
         Attributes:
             embedding: units of h.
             projection: units of z.
-            temperature: of the contrast of images.
-            class_temperature: of the contrast of classes.
-            instance_weight: of the contrast of images in the generator's objective.
-            class_weight: of the contrast of classes there.
+            temperature: the temperature of the contrast of images.
+            class_temperature: the temperature of the contrast of classes.
+            instance_weight: the weight of the contrast of images in the generator's objective.
+            class_weight: the weight of the contrast of classes there.
         """
 
         batch_size: int = Field(2048, ge=2)
@@ -56,39 +57,35 @@ class CEGZSL(GenerativeMethod):
         instance_weight: float = Field(1e-3, ge=0)
         class_weight: float = Field(1e-3, ge=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator, n_represented=config.embedding)
-        d, a = meta.n_features, meta.n_attributes
-        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
-        self.critic = Critic(d, a, config.hidden, generator)
-        self.embedding = linear(d, config.embedding, generator)
-        self.projection = linear(config.embedding, config.projection, generator)
-        self.comparator = PairNet(config.embedding, a, config.hidden, generator)
-        self.decoder = linear(config.embedding, a, generator)
+    config: Config
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        config, noise = self.config, run.generator("noise")
-        self._regresses = loss is not None
-        adversary = Adversary(self.critic, config, noise)
-        generator = adam(config.lr, self.generator)
-        groups = loss.parameter_groups() if loss else []
-        networks = [self.embedding, self.projection, self.comparator, *([self.decoder] if loss else [])]
-        embedding = adam(config.lr, *networks, groups=groups)
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng, n_represented=config.embedding)
+        d, a = meta.n_features, meta.n_attributes
+        self.generator, self.critic = gan(meta, config, rng)
+        self.embedding = linear(d, config.embedding, rng)
+        self.projection = linear(config.embedding, config.projection, rng)
+        self.comparator = PairNet(config.embedding, a, config.hidden, rng)
+        self.decoder = linear(config.embedding, a, rng)
+
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.rng("noise")
+        adversary = Adversary(self.critic, config.lr, noise)
+        generator_optimiser = adam(config.lr, self.generator)
+        embedders = self.embedding, self.projection, self.comparator, self.decoder
+        embedding_optimiser = adam(config.lr, *embedders, groups=slot.parameter_groups())
         seen = data.attributes[: data.n_seen]
 
         def contrast(h: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(self.comparator(h, seen) / config.class_temperature, y)
-
-        def regression(h: Tensor, y: Tensor) -> Tensor:
-            return config.regression_weight * loss(self.decoder(h), data.attributes[y], y) if loss else h.new_zeros(())
 
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
             attributes = data.attributes[y]
             critic = adversary.train(x, attributes, lambda: self.generate(attributes, noise))
             h = self.represent(x)
             z = self._project(h)
-            embedded = supervised_contrast(z, y, config.temperature) + contrast(h, y) + regression(h, y)
-            embedded = descend(embedded, embedding)
+            embedded = supervised_contrast(z, y, config.temperature) + contrast(h, y) + slot(self.decoder(h), y)
+            embedded = descend(embedded, embedding_optimiser)
             fake = self.generate(attributes, noise)
             h_fake = self.represent(fake)
             with torch.no_grad():
@@ -96,15 +93,15 @@ class CEGZSL(GenerativeMethod):
             both = torch.cat([self._project(h_fake), z_real]), torch.cat([y, y])
             value = adversary.value(fake, attributes)
             value = value + config.instance_weight * supervised_contrast(*both, config.temperature)
-            value = value + config.class_weight * contrast(h_fake, y) + regression(h_fake, y)
-            return {"critic": critic, "embedding": embedded, "generator": descend(value, generator)}
+            value = value + config.class_weight * contrast(h_fake, y) + slot(self.decoder(h_fake), y)
+            return {"critic": critic, "embedding": embedded, "generator": descend(value, generator_optimiser)}
 
         return step
 
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
         return F.relu(self.embedding(x))
 
-    def regress(self, x: Tensor) -> Tensor:  # noqa: D102
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         attributes: Tensor = self.decoder(self.represent(x))
         return attributes
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from methods import METHODS
-from methods.generative._adversarial import Critic, WGANConfig, classifying_wgan
-from methods.generative._blocks import FeatureGenerator
-from methods.generative._synthesis import GenerativeMethod, Step, cycle_term
-from methods.layers import linear
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import linear
+from methods.generative._adversarial import ClassificationSettings, CriticSettings, classifying_wgan, gan
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
 
 
 @METHODS.register(
@@ -28,18 +27,18 @@ class CLSWGAN(GenerativeMethod):
     classes are generated in training, so a re-weighted loss sees the classes that the batch holds, in both places.
     """
 
-    #: The defaults are those of the authors' CUB script.
-    Config = WGANConfig
+    semantics_need_loss = True
 
-    def __init__(self, meta: Meta, config: WGANConfig, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        d, a = meta.n_features, meta.n_attributes
-        # The noise has as many dimensions as the attributes, as published.
-        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
-        self.critic = Critic(d, a, config.hidden, generator)
-        self.regressor = linear(d, a, generator)
+    class Config(GenerativeConfig, CriticSettings, CycleSettings, ClassificationSettings):
+        """Settings; the defaults are those of the authors' CUB script."""
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        self._regresses = loss is not None
-        cycle = cycle_term(self.regressor, loss, data, self.config, run) if loss else None
-        return classifying_wgan(self, self.critic, data, run, cycle)
+    config: Config
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.generator, self.critic = gan(meta, config, rng)
+        self.regressor = linear(meta.n_features, meta.n_attributes, rng)
+
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+        cycle = cycle_term(self.regressor, slot, data, self.config, self.config.batch_size, run)
+        return classifying_wgan(self, self.critic, self.config, data, run, cycle)

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from methods import METHODS
-from methods.generative._adversarial import Critic, WGANConfig, classifying_wgan
-from methods.generative._blocks import FeatureGenerator
-from methods.generative._synthesis import GenerativeMethod, Step, cycle_term
-from methods.layers import linear
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import linear
+from methods.generative._adversarial import ClassificationSettings, CriticSettings, classifying_wgan, gan
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
 
 
 @METHODS.register(
@@ -35,7 +34,7 @@ class CycleCLSWGAN(GenerativeMethod):
     for both networks, and f-CLSWGAN's number of critic steps.
     """
 
-    class Config(WGANConfig):
+    class Config(GenerativeConfig, CriticSettings, CycleSettings, ClassificationSettings):
         """Settings.
 
         Attributes:
@@ -44,26 +43,23 @@ class CycleCLSWGAN(GenerativeMethod):
 
         unseen: bool = False
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        d, a = meta.n_features, meta.n_attributes
-        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
-        self.critic = Critic(d, a, config.hidden, generator)
-        self.regressor = linear(d, a, generator)
+    config: Config
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        cycle = cycle_term(self.regressor, loss or _squared_error, data, self.config, run)
-        if not self.config.unseen:
-            return classifying_wgan(self, self.critic, data, run, cycle)
-        noise = run.generator("unseen classes")
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.generator, self.critic = gan(meta, config, rng)
+        self.regressor = linear(meta.n_features, meta.n_attributes, rng)
+
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+        config, slot = self.config, slot.or_else(F.mse_loss)
+        cycle = cycle_term(self.regressor, slot, data, config, config.batch_size, run)
+        if not config.unseen:
+            return classifying_wgan(self, self.critic, config, data, run, cycle)
+        noise = run.rng("unseen classes")
 
         def with_unseen(fake: Tensor, y: Tensor) -> Tensor:
             drawn = torch.randint(data.n_seen, len(data.attributes), y.shape, generator=noise, device=y.device)
             unseen = self.generate(data.attributes[drawn], noise)
             return cycle(torch.cat([fake, unseen]), torch.cat([y, drawn]))
 
-        return classifying_wgan(self, self.critic, data, run, with_unseen)
-
-
-def _squared_error(predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG001
-    return F.mse_loss(predicted, target)
+        return classifying_wgan(self, self.critic, config, data, run, with_unseen)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmark.api import Meta, Method, MethodConfig, RegressionLoss, Run, TrainData
-from methods import METHODS
-from methods._least_squares import POWERS, AttributeRegression, Term, in_float64
+from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from methods._least_squares import POWERS, CentredLinear, CentredRidge, RidgeSolution, in_float64
 
 Ridge = Annotated[float, Field(gt=0)]
 #: The smallest residual variance of a semantic, as a share of their mean: one that hardly varies over the seen classes
@@ -59,48 +60,48 @@ class GFZSL(Method):
         regression_ridge: tuple[Ridge, ...] = Field(POWERS, min_length=1)
         variance_floor: float = Field(0.05, gt=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+    semantics_need_loss = True
+    means: Tensor
+    variances: Tensor
+    residual_variances: Tensor
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         n_classes = meta.n_seen + meta.n_unseen
         self.register_buffer("means", torch.zeros(n_classes, meta.n_features))
         self.register_buffer("variances", torch.ones(n_classes, meta.n_features))
-        self.register_buffer("centre", torch.zeros(meta.n_features))
-        self.register_buffer("weight", torch.zeros(meta.n_features, meta.n_attributes))
-        self.register_buffer("bias", torch.zeros(meta.n_attributes))
+        self.regressor = CentredLinear(meta)
         self.register_buffer("residual_variances", torch.ones(meta.n_attributes))
-        self._regresses = False
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:  # noqa: D102
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         config = self.config
-        self.attributes, self._regresses = data.attributes, loss is not None
+        self.attributes = data.attributes
+        self._semantics_weight = 0.0 if slot.absent else slot.weight
         predict = _GaussianPrediction(data, config.variance_floor)
-        regress = _Regression(data, loss, run) if loss else None
-        ridges = config.regression_ridge if loss else (1.0,)
+        regress = None if slot.absent else _regression(data, slot, run)
+        ridges = config.regression_ridge if regress else (1.0,)
         options = list(itertools.product(config.mean_ridge, config.variance_ridge, ridges))
         for mean_ridge, variance_ridge, ridge in run.candidates(self, options):
             means, variances = predict(mean_ridge, variance_ridge)
             self.means, self.variances = means.to(data.features), variances.to(data.features)
             run.log(mean_ridge=mean_ridge, variance_ridge=variance_ridge)
             if regress:
-                self.centre = data.features.mean(0)
-                weight, bias, residual_variances = regress(ridge)
-                self.weight, self.bias = weight.to(data.features), bias.to(data.features)
-                self.residual_variances = residual_variances.to(data.features)
+                solution, self.residual_variances = regress(ridge)
+                self.regressor.take(solution)
                 run.log(regression_ridge=ridge)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
         value = log_likelihood(x, self.means[classes], self.variances[classes])
-        if not self._regresses:
+        if self._semantics_weight == 0:
             return value
         attributes = self.attributes[classes]
-        of_semantics = log_likelihood(self._regress(x), attributes, self.residual_variances.expand_as(attributes))
-        return value + self.config.regression_weight * of_semantics
+        of_semantics = log_likelihood(self.semantics(x), attributes, self.residual_variances.expand_as(attributes))
+        return value + self._semantics_weight * of_semantics
 
-    def semantics(self, x: Tensor) -> Tensor | None:  # noqa: D102
-        return self._regress(x) if self._regresses else None
-
-    def _regress(self, x: Tensor) -> Tensor:
-        return (x - self.centre) @ self.weight + self.bias
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
+        attributes: Tensor = self.regressor(x)
+        return attributes
 
 
 def log_likelihood(x: Tensor, means: Tensor, variances: Tensor) -> Tensor:
@@ -131,27 +132,23 @@ class _GaussianPrediction:
 
     def _predict(self, of_seen: Tensor, ridge: float) -> Tensor:
         """Kernel ridge regression of (n_seen, D) values to unseen classes."""
-        weights = self._vectors @ ((self._vectors.T @ of_seen) / (self._values + ridge)[:, None])
+        weights: Tensor = self._vectors @ ((self._vectors.T @ of_seen) / (self._values + ridge)[:, None])
         return self._to_unseen @ weights
 
 
-class _Regression:
-    """(D, A) weight, (A,) bias and (A,) residual variance of the attribute regressor for a ridge."""
+def _regression(data: TrainData, slot: Slot, run: Run) -> Callable[[float], tuple[RidgeSolution, Tensor]]:
+    """For a ridge the attribute regressor and its (A,) residual variances.
 
-    def __init__(self, data: TrainData, loss: RegressionLoss, run: Run) -> None:
-        features, self._targets = in_float64(data.features, data.targets)
-        centred = features - features.mean(0)
-        design = torch.cat([centred, torch.ones_like(centred[:, :1])], dim=1)
-        self._offset = self._targets.mean(0)
-        self._regression = AttributeRegression(
-            design, self._targets, data.labels.to(design.device), offset=self._offset
-        )
-        self._loss, self._run = loss, run
+    A ridge comes back with every pair of the other two, and re-weighting takes long: each is solved once, and what is
+    remembered ends with the fit.
+    """
+    regression, targets = CentredRidge(data, data.targets, slot, run), data.targets
 
-    @functools.cache  # noqa: B019 - it lives as long as a fit
-    def __call__(self, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
-        solution = self._regression.solve_reweighted(1.0, Term(ridge=ridge), self._loss, self._run)
-        weight = self._regression.weight(solution)
-        variances = (self._regression.predict(solution) - self._targets).square().mean(0)
+    @functools.cache
+    def regress(ridge: float) -> tuple[RidgeSolution, Tensor]:
+        solution, outputs = regression.solve(ridge)
+        variances = (outputs - targets.to(outputs)).square().mean(0)
         floor = RESIDUAL_FLOOR * variances.mean().clamp_min(1e-12)
-        return weight[:-1], weight[-1] + self._offset, variances.clamp_min(floor)
+        return solution, variances.clamp_min(floor).to(targets)
+
+    return regress

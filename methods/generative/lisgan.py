@@ -8,12 +8,11 @@ from pydantic import Field
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from methods import METHODS
-from methods.generative._adversarial import Critic, WGANConfig, classifying_wgan
-from methods.generative._blocks import FeatureGenerator
-from methods.generative._synthesis import GenerativeMethod, Step, cycle_term
-from methods.layers import linear
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import linear
+from methods.generative._adversarial import ClassificationSettings, CriticSettings, classifying_wgan, gan
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
 
 
 @METHODS.register(
@@ -36,13 +35,15 @@ class LisGAN(GenerativeMethod):
     which the inductive setting forbids.
     """
 
-    class Config(WGANConfig):
+    semantics_need_loss = True
+
+    class Config(GenerativeConfig, CriticSettings, CycleSettings, ClassificationSettings):
         """Settings; the defaults are those of the authors' CUB script.
 
         Attributes:
             souls: soul samples of each seen class.
-            sample_weight: of the distance of each generated feature to its class's nearest soul sample.
-            class_weight: of the distance of a class's mean generated feature to its nearest soul sample.
+            sample_weight: the weight of the distance of each generated feature to its class's nearest soul sample.
+            class_weight: the weight of the distance of a class's mean generated feature to its nearest soul sample.
             class_samples: features generated for each seen class to take that mean of.
         """
 
@@ -51,36 +52,35 @@ class LisGAN(GenerativeMethod):
         class_weight: float = Field(1e-2, ge=0)
         class_samples: int = Field(20, ge=1)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        d, a = meta.n_features, meta.n_attributes
-        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
-        self.critic = Critic(d, a, config.hidden, generator)
-        self.regressor = linear(d, a, generator)
+    config: Config
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        config, noise = self.config, run.generator("class samples")
-        self._regresses = loss is not None
-        cycle = cycle_term(self.regressor, loss, data, config, run) if loss else None
-        souls = soul_samples(data, config.souls, run.generator("soul samples"))
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.generator, self.critic = gan(meta, config, rng)
+        self.regressor = linear(meta.n_features, meta.n_attributes, rng)
+
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.rng("class samples")
+        cycle = cycle_term(self.regressor, slot, data, config, config.batch_size, run)
+        souls = soul_samples(data, config.souls, run.rng("soul samples"))
         everyone = data.attributes[: data.n_seen].repeat_interleave(config.class_samples, dim=0)
 
         def term(fake: Tensor, y: Tensor) -> Tensor:
             means = self.generate(everyone, noise).unflatten(0, (data.n_seen, config.class_samples)).mean(1)
             value = config.sample_weight * to_nearest(fake, souls[y]) + config.class_weight * to_nearest(means, souls)
-            return value + cycle(fake, y) if cycle else value
+            return value + cycle(fake, y)
 
-        return classifying_wgan(self, self.critic, data, run, term)
+        return classifying_wgan(self, self.critic, config, data, run, term)
 
 
-def soul_samples(data: TrainData, n: int, generator: torch.Generator) -> Tensor:
+def soul_samples(data: TrainData, n: int, rng: torch.Generator) -> Tensor:
     """(n_seen, n, D) cluster centres of each seen class's features; a class of fewer images repeats some."""
-    seed = int(torch.randint(2**31, (), generator=generator, device=data.features.device))
-    rng, features, labels = np.random.default_rng(seed), data.features.cpu().numpy(), data.labels.cpu().numpy()
+    seed = int(torch.randint(2**31, (), generator=rng, device=data.features.device))
+    starts, features, labels = np.random.default_rng(seed), data.features.cpu().numpy(), data.labels.cpu().numpy()
     centres = []
     for c in range(data.n_seen):
         own = features[labels == c].astype(np.float64)
-        found = kmeans2(own, min(n, len(own)), minit="++", rng=rng)[0] if len(own) > n else own
+        found = kmeans2(own, min(n, len(own)), minit="++", rng=starts)[0] if len(own) > n else own
         centres.append(found[np.arange(n) % len(found)])
     return torch.from_numpy(np.stack(centres)).to(data.features)
 

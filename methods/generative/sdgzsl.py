@@ -7,13 +7,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from benchmark.train import descend
-from methods import METHODS
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import descend, linear
 from methods.generative._blocks import FeatureGenerator, Output, PairNet, adam, mlp
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
 from methods.generative._variational import GaussianEncoder, reconstruct
-from methods.layers import linear
 
 
 @METHODS.register(
@@ -39,6 +38,8 @@ class SDGZSL(GenerativeMethod):
     seen classes; no batch normalisation in the autoencoder (there, its eps is 0.8 by mistake).
     """
 
+    semantics_need_loss = True
+
     class Config(GenerativeConfig):
         """Settings; the defaults are those of the authors' CUB script.
 
@@ -46,15 +47,15 @@ class SDGZSL(GenerativeMethod):
             hidden: units of hidden layers.
             noise: dimensions of the VAE's code.
             semantic: dimensions of h_s, and of h_n.
-            output: of the VAE's decoder.
-            relation_weight: of the relation's error.
-            independence_weight: of the total correlation.
+            output: what the features that the VAE decodes look like.
+            relation_weight: the weight of the relation's error.
+            independence_weight: the weight of the total correlation.
             discriminator_steps: updates of the discriminator for each of the others.
-            divergence_epochs: over which the divergence's weight grows to 1.
-            independence_epochs: over which the total correlation's weight grows to its own.
-            encoder_dropout: of the features that the VAE encodes.
-            code_dropout: of h_s and h_n where the autoencoder decodes them.
-            weight_decay: of all networks but the discriminator.
+            divergence_epochs: epochs over which the divergence's weight grows to 1.
+            independence_epochs: epochs over which the total correlation's weight grows to its own.
+            encoder_dropout: the share of zeros among the features that the VAE encodes.
+            code_dropout: the share of zeros among h_s and h_n where the autoencoder decodes them.
+            weight_decay: the weight decay of all networks but the discriminator.
         """
 
         hidden: int = Field(2048, ge=1)
@@ -70,25 +71,25 @@ class SDGZSL(GenerativeMethod):
         code_dropout: float = Field(0.0, ge=0, lt=1)
         weight_decay: float = Field(1e-8, ge=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator, n_represented=config.semantic)
-        d, a, hidden, code = meta.n_features, meta.n_attributes, config.hidden, config.semantic
-        self.encoder = GaussianEncoder([d + a, hidden, config.noise], generator)
-        self.generator = FeatureGenerator(config.noise, a, hidden, d, config.output, generator)
-        self.coder = linear(d, 2 * code, generator)
-        self.decoder = linear(2 * code, d, generator)
-        self.relation = PairNet(code, a, hidden, generator)
-        self.discriminator = mlp([2 * code, hidden, 1], generator)
-        self.regressor = linear(code, a, generator)
+    config: Config
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        config, noise, drops = self.config, run.generator("noise"), run.generator("dropout")
-        self._regresses = loss is not None
-        networks = [self.encoder, self.generator, self.coder, self.decoder, self.relation]
-        groups = loss.parameter_groups() if loss else []
-        optimizer = adam(config.lr, *networks, *([self.regressor] if loss else []), groups=groups, betas=(0.9, 0.999))
-        optimizer.param_groups[0]["weight_decay"] = config.weight_decay
-        discriminator = adam(config.lr, self.discriminator, betas=(0.9, 0.999))
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng, n_represented=config.semantic)
+        d, a, hidden, code = meta.n_features, meta.n_attributes, config.hidden, config.semantic
+        self.encoder = GaussianEncoder([d + a, hidden, config.noise], rng)
+        self.generator = FeatureGenerator(config.noise, a, hidden, d, config.output, rng)
+        self.coder = linear(d, 2 * code, rng)
+        self.decoder = linear(2 * code, d, rng)
+        self.relation = PairNet(code, a, hidden, rng)
+        self.discriminator = mlp([2 * code, hidden, 1], rng)
+        self.regressor = linear(code, a, rng)
+
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+        config, noise, drops = self.config, run.rng("noise"), run.rng("dropout")
+        networks = self.encoder, self.generator, self.coder, self.decoder, self.relation, self.regressor
+        optimiser = adam(config.lr, *networks, groups=slot.parameter_groups(), betas=(0.9, 0.999))
+        optimiser.param_groups[0]["weight_decay"] = config.weight_decay
+        discriminator_optimiser = adam(config.lr, self.discriminator, betas=(0.9, 0.999))
         seen = data.attributes[: data.n_seen]
 
         def disentangle(x: Tensor, y: Tensor, independence: float) -> tuple[Tensor, Tensor]:
@@ -100,9 +101,7 @@ class SDGZSL(GenerativeMethod):
             value = F.mse_loss(reconstructed, x)
             value = value + config.relation_weight * F.mse_loss(self.relation(semantic, seen).sigmoid(), wanted)
             value = value + independence * self.discriminator(codes).mean()
-            if loss:
-                value = value + config.regression_weight * loss(self.regressor(semantic), data.attributes[y], y)
-            return value, codes.detach()
+            return value + slot(self.regressor(semantic), y), codes.detach()
 
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
             attributes = data.attributes[y]
@@ -113,10 +112,10 @@ class SDGZSL(GenerativeMethod):
             divergence = min(1.0, epoch / config.divergence_epochs) * divergence
             of_real, real_codes = disentangle(x, y, independence)
             of_fake, fake_codes = disentangle(fake, y, independence)
-            value = descend(autoencoder + divergence + of_real + of_fake, optimizer)
+            value = descend(autoencoder + divergence + of_real + of_fake, optimiser)
             codes = torch.cat([real_codes, fake_codes])
             for _ in range(config.discriminator_steps):
-                judged = descend(self._discriminate(codes, noise), discriminator)
+                judged = descend(self._discriminate(codes, noise), discriminator_optimiser)
             return {"objective": value, "autoencoder": autoencoder.detach(), "discriminator": judged}
 
         return step
@@ -124,7 +123,7 @@ class SDGZSL(GenerativeMethod):
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
         return self._codes(x).chunk(2, dim=1)[0]
 
-    def regress(self, x: Tensor) -> Tensor:  # noqa: D102
+    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         attributes: Tensor = self.regressor(self.represent(x))
         return attributes
 
@@ -141,8 +140,8 @@ class SDGZSL(GenerativeMethod):
         return 0.5 * (F.softplus(-together) + F.softplus(apart)).mean()
 
 
-def dropout(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def dropout(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """(B, D) inputs of which a ``share`` is 0, at random; torch's own draws from global random state."""
     if not share:
         return x
-    return x * (torch.rand(x.shape, generator=generator, device=x.device) >= share) / (1 - share)
+    return x * (torch.rand(x.shape, generator=rng, device=x.device) >= share) / (1 - share)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from benchmark.train import descend
-from methods import METHODS
-from methods.generative._adversarial import AdversarialConfig, Adversary, Critic
-from methods.generative._blocks import FeatureGenerator, Output, adam
-from methods.generative._synthesis import CycleConfig, GenerativeMethod, Step, cycle_term
-from methods.generative._variational import GaussianEncoder, reconstruct, reconstruction_error
-from methods.layers import linear
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.registries import METHODS
+from benchmark.toolkit import descend, linear
+from methods.generative._adversarial import Adversary, CriticSettings
+from methods.generative._blocks import adam
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
+from methods.generative._variational import AutoencoderSettings, autoencode, autoencoding_gan, reconstruct
 
 
 @METHODS.register(
@@ -38,40 +36,28 @@ class VAEGAN(GenerativeMethod):
     a good critic never has, and decays to nothing.
     """
 
-    class Config(AdversarialConfig, CycleConfig):
-        """Settings.
+    semantics_need_loss = True
 
-        Attributes:
-            adversarial_weight: of the critic's judgement in the generator's objective.
-        """
+    class Config(GenerativeConfig, AutoencoderSettings, CriticSettings, CycleSettings):
+        """Settings."""
 
-        output: Output = "sigmoid"
-        adversarial_weight: float = Field(10.0, ge=0)
+    config: Config
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        d, a = meta.n_features, meta.n_attributes
-        self.encoder = GaussianEncoder([d + a, config.hidden, a], generator)
-        self.generator = FeatureGenerator(a, a, config.hidden, d, config.output, generator)
-        self.critic = Critic(d, a, config.hidden, generator)
-        self.regressor = linear(d, a, generator)
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, rng)
+        self.regressor = linear(meta.n_features, meta.n_attributes, rng)
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:  # noqa: D102
-        config, noise = self.config, run.generator("noise")
-        self._regresses = loss is not None
-        cycle = cycle_term(self.regressor, loss, data, config, run) if loss else None
-        adversary = Adversary(self.critic, config, noise)
-        rebuild = functools.partial(reconstruct, self.encoder, self.generator, noise=noise)
-        optimizer = adam(config.lr, self.encoder, self.generator)
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+        config, noise = self.config, run.rng("noise")
+        cycle = cycle_term(self.regressor, slot, data, config, config.batch_size, run)
+        adversary = Adversary(self.critic, config.lr, noise)
+        optimiser = adam(config.lr, self.encoder, self.generator)
 
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
             attributes = data.attributes[y]
-            critic = adversary.train(x, attributes, lambda: rebuild(x, attributes)[0])
-            fake, divergence = rebuild(x, attributes)
-            autoencoder = reconstruction_error(fake, x, config.output) + divergence
-            value = autoencoder + config.adversarial_weight * adversary.value(fake, attributes)
-            if cycle:
-                value = value + cycle(fake, y)
-            return {"critic": critic, "autoencoder": autoencoder.detach(), "generator": descend(value, optimizer)}
+            rebuild = functools.partial(reconstruct, self.encoder, self.generator, x, attributes, noise)
+            fake, value, noted = autoencode(x, attributes, rebuild, adversary, config)
+            return noted | {"generator": descend(value + cycle(fake, y), optimiser)}
 
         return step

@@ -9,10 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from benchmark.api import Config
-from benchmark.registry import InputError
-from datasets.backbones import PYPI_LITE0, load
-from datasets.backbones import Backbone as Network
+from benchmark.config import Config
+from benchmark.errors import InputError
+from benchmark.toolkit.backbones import PYPI_LITE0, Backbone, load
 
 #: The folder of weight files; settings hold the files' names alone, as results are public and folders are not.
 WEIGHTS = "ZSL_WEIGHTS"
@@ -43,7 +42,7 @@ class BackboneConfig(Config):
     amp: bool = False
 
 
-class Backbone(nn.Module):
+class TrainedBackbone(nn.Module):
     """Images to regions. The statistics of batch normalisation stay those of the pretrained weights.
 
     Args:
@@ -72,7 +71,7 @@ class Backbone(nn.Module):
             rows, columns, self.n_channels = self(torch.zeros(1, *size, 3, dtype=torch.uint8), None).shape[1:]
         self.grid = (rows, columns)
 
-    def train(self, mode: bool = True) -> Backbone:
+    def train(self, mode: bool = True) -> TrainedBackbone:
         """Switch dropout and the like, but never batch normalisation, which stays in eval mode."""
         super().train(mode)
         for module in self.modules():
@@ -80,15 +79,15 @@ class Backbone(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """(B, h, w, D) float32 regions of (B, H, W, 3) uint8 images; in training ``generator`` places the crops."""
-        images = crop(images, self.config.crop, generator if self.training else None)
+    def forward(self, images: Tensor, rng: torch.Generator | None) -> Tensor:
+        """(B, h, w, D) float32 regions of (B, H, W, 3) uint8 images; in training ``rng`` places the crops."""
+        images = crop(images, self.config.crop, rng if self.training else None)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.amp):
-            _, regions = self.network(images)
+            regions: Tensor = self.network(images)[1]
         return regions
 
 
-def crop(images: Tensor, side: int, generator: torch.Generator | None) -> Tensor:
+def crop(images: Tensor, side: int, rng: torch.Generator | None) -> Tensor:
     """(B, side, side, C) squares of (B, H, W, C) images: at random and mirrored at random, or else the central ones.
 
     A ``side`` of 0 leaves the whole image.
@@ -96,17 +95,17 @@ def crop(images: Tensor, side: int, generator: torch.Generator | None) -> Tensor
     (n, height, width), device = images.shape[:3], images.device
     sides = (side or height, side or width)
     spare = torch.tensor([height - sides[0], width - sides[1]], device=device)
-    if generator is None:
+    if rng is None:
         start, mirrored = (spare // 2).expand(n, 2), torch.zeros(n, dtype=torch.bool, device=device)
     else:
-        draws = torch.rand(n, 3, generator=generator, device=device)
+        draws = torch.rand(n, 3, generator=rng, device=device)
         start, mirrored = (draws[:, :2] * (spare + 1)).long(), draws[:, 2] < 0.5
     rows, columns = (start[:, i, None] + torch.arange(sides[i], device=device) for i in (0, 1))
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     return images[torch.arange(n, device=device)[:, None, None], rows[:, :, None], columns[:, None]]
 
 
-def _load(config: BackboneConfig, size: int) -> Network:
+def _load(config: BackboneConfig, size: int) -> Backbone:
     weights: str | None = config.weights
     if weights in ("pretrained", "random"):
         weights = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark import parallel
-from benchmark.api import FeatureKind, Incompatible, Meta, Method, RegressionLoss, Run, TrainData
-from benchmark.train import GradientConfig, fit
-from methods.local._backbone import Backbone, BackboneConfig
+from benchmark.api import FeatureKind, Incompatible, Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.config import Config
+from benchmark.toolkit import minimise
+from methods.local._backbone import BackboneConfig, TrainedBackbone
+
+_NO_VECTORS = "needs attribute vectors; python -m datasets.features.vectors makes them"
 
 
-class LocalConfig(GradientConfig):
-    """What the methods on local features can be set to: how they are trained.
+class RegionSettings(Config):
+    """How a method on local features is trained, beside what ``GradientConfig`` says.
 
     Attributes:
         backbone: the network that makes local features of images and is trained along; none for features that are
@@ -38,6 +41,11 @@ class LocalMethod(Method):
 
     Shapes: regions (B, R, D); what belongs to a region and a semantic (B, R, A).
 
+    Args:
+        meta: see ``Method``.
+        config: a ``GradientConfig`` that is a ``RegionSettings`` too.
+        rng: see ``Method``.
+
     Attributes:
         vectors_are: what becomes of the vectors of the attributes' names, each scaled to unit norm: ``unused``, an
             input that stays ``fixed``, or the start of parameters that are ``trained``.
@@ -45,52 +53,75 @@ class LocalMethod(Method):
         backbone: what makes regions of images; None for data that are regions.
         grid: rows and columns of the regions.
         n_channels: D.
+        attributes: (C, A) of all classes, seen ones first.
+        n_seen: the number of seen classes.
     """
 
-    Config = LocalConfig
     accepts: ClassVar[tuple[FeatureKind, ...]] = ("local", "images")
     vectors_are: ClassVar[Literal["unused", "fixed", "trained"]]
+    attributes: Tensor
+    n_seen: int
 
-    def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    def __init__(self, meta: Meta, config: MethodConfig, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self._settings = settings = cast(RegionSettings, config)
         if meta.grid is None:
             raise Incompatible("needs local features")
-        if (meta.kind == "images") != (config.backbone is not None):
+        if (meta.kind == "images") != (settings.backbone is not None):
             raise Incompatible("images need a backbone, as in --set backbone='{name: resnet50}', and nothing else does")
-        self.backbone = Backbone(config.backbone, meta.grid) if config.backbone else None
+        self.backbone = TrainedBackbone(settings.backbone, meta.grid) if settings.backbone else None
         self.grid, self.n_channels = meta.grid, meta.n_features
         if self.backbone:
             self.grid, self.n_channels = self.backbone.grid, self.backbone.n_channels
         self._augmentation: torch.Generator | None = None
         if self.vectors_are != "unused":
             if not meta.n_vector:
-                raise Incompatible("needs attribute vectors; python -m datasets.vectors makes them")
+                raise Incompatible(_NO_VECTORS)
             empty = torch.zeros(meta.n_attributes, meta.n_vector)
             self.vectors = nn.Parameter(empty, requires_grad=self.vectors_are == "trained")
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         self.attributes, self.n_seen = data.attributes, data.n_seen
         if self.vectors_are != "unused":
             if data.attribute_vectors is None:
-                raise Incompatible("needs attribute vectors; python -m datasets.vectors makes them")
+                raise Incompatible(_NO_VECTORS)
             self.vectors.data.copy_(F.normalize(data.attribute_vectors, dim=1))
         if self.backbone:
-            self._augmentation = run.generator(f"augmentation {parallel.rank()}")
-        fit(
+            self._augmentation = run.rng(f"augmentation {parallel.rank()}")
+        minimise(
             self,
-            lambda x, y: self.objective(self.regions(x), y, loss),
+            lambda x, y: self.objective(self.regions(x), y, slot),
             data,
-            loss,
+            slot,
             run,
             groups=self._parameter_groups(),
-            n_batches=self.config.episodes,
-            schedule=self._schedule if self.config.decay_every else None,
+            n_batches=self._settings.episodes,
+            schedule=self._schedule if self._settings.decay_every else None,
         )
+
+    @abstractmethod
+    def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:
+        """The scalar that is minimised, of (B, R, D) regions of images of classes ``y`` (B,)."""
+
+    @abstractmethod
+    def predict(self, regions: Tensor) -> Tensor:
+        """(B, A) the attributes of images, of their (B, R, D) regions."""
+
+    @abstractmethod
+    def maps(self, regions: Tensor) -> Tensor:
+        """(B, R, A) how much each attribute looks at each of (B, R, D) regions, at least 0."""
+
+    def semantics(self, x: Tensor) -> Tensor:
+        return self.predict(self.regions(x))
+
+    def attention(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.maps(self.regions(x)).transpose(1, 2).unflatten(2, self.grid)
+        return maps
 
     def regions(self, x: Tensor) -> Tensor:
         """(B, R, D) regions of (B, h, w, D) local features or of images, in the precision of the attributes."""
-        x = self.backbone(x, self._augmentation) if self.backbone else x
-        return x.flatten(1, 2).to(self.attributes.dtype)
+        regions: Tensor = self.backbone(x, self._augmentation) if self.backbone else x
+        return regions.flatten(1, 2).to(self.attributes)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """All that is trained; the backbone at its own learning rate."""
@@ -101,31 +132,19 @@ class LocalMethod(Method):
         tuned = [p for name, p in trained.items() if name.startswith("backbone.")]
         return [{"params": own}, {"params": tuned, "lr": self.backbone.config.lr}]
 
-    def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        return torch.optim.lr_scheduler.StepLR(optimizer, self.config.decay_every, self.config.decay)
-
-    @abstractmethod
-    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:
-        """The scalar that is minimised, of (B, R, D) regions of images of classes ``y`` (B,)."""
-
-    def regression(self, predicted: Tensor, y: Tensor, loss: RegressionLoss) -> Tensor:
-        """The weighted regression of (B, A) predictions on the attributes of classes ``y``."""
-        value: Tensor = self.config.regression_weight * loss(predicted, self.attributes[y], y)
-        return value
-
-    def cosines(self, predicted: Tensor, classes: Tensor) -> Tensor:
-        """(B, len(classes)) cosines of (B, A) predictions and the attributes of ``classes``, times ``config.scale``."""
-        attributes = F.normalize(self.attributes[classes], dim=1)
-        return self.config.scale * F.normalize(predicted, dim=1) @ attributes.T
-
-    def over_grid(self, maps: Tensor) -> Tensor:
-        """(B, A, h, w) maps of (B, R, A)."""
-        return maps.transpose(1, 2).unflatten(2, self.grid)
+    def _schedule(self, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.StepLR(optimiser, self._settings.decay_every, self._settings.decay)
 
 
 def project(regions: Tensor, *matrices: Tensor) -> Tensor:
     """(B, R, D) regions times a chain of matrices, (D, K), (K, L), ..., multiplied in the cheapest order."""
-    return torch.linalg.multi_dot([regions.flatten(0, 1), *matrices]).unflatten(0, regions.shape[:2])
+    projected: Tensor = torch.linalg.multi_dot([regions.flatten(0, 1), *matrices]).unflatten(0, regions.shape[:2])
+    return projected
+
+
+def bilinear(regions: Tensor, matrix: Tensor, vectors: Tensor) -> Tensor:
+    """(B, R, A) v_j W f_r of regions f_r, a matrix W (V, D) and the (A, V) vectors v_j of the attributes' names."""
+    return project(regions, matrix.T, vectors.T)
 
 
 def compactness(maps: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss
-from methods import METHODS
-from methods.local._local import LocalConfig, LocalMethod, compactness, project
+from benchmark.api import Meta, Slot
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig
+from methods.local._local import LocalMethod, RegionSettings, compactness, project
 
 
 @METHODS.register(
@@ -39,7 +40,7 @@ class APN(LocalMethod):
 
     vectors_are = "unused"
 
-    class Config(LocalConfig):
+    class Config(GradientConfig, RegionSettings):
         """Settings.
 
         Attributes:
@@ -54,18 +55,20 @@ class APN(LocalMethod):
         global_regression: float = Field(0.1, ge=0)
         compactness_weight: float = Field(0.0, ge=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        shape = meta.n_attributes, self.n_channels
-        self.projection = nn.Parameter(2e-4 * torch.rand(shape, generator=generator))
-        self.prototypes = nn.Parameter(2e-4 * torch.rand(shape, generator=generator))
+    config: Config
 
-    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        shape = meta.n_attributes, self.n_channels
+        self.projection = nn.Parameter(2e-4 * torch.rand(shape, generator=rng))
+        self.prototypes = nn.Parameter(2e-4 * torch.rand(shape, generator=rng))
+
+    def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
         config, maps = self.config, project(regions, self.prototypes.T)
-        of_image, of_regions = self._global(regions), maps.amax(1)
+        of_image, of_regions = self.predict(regions), maps.amax(1)
         value = self._cross_entropy(of_image, y) + config.local_weight * self._cross_entropy(of_regions, y)
-        error = self._error(of_regions, y, loss) + config.global_regression * self._error(of_image, y, loss)
-        value = value + config.regression_weight * error
+        error = slot.or_else(F.mse_loss)
+        value = value + (error(of_regions, y) + config.global_regression * error(of_image, y))
         if config.compactness_weight:
             value = value + config.compactness_weight * compactness(maps.sigmoid(), self.grid).sum(1).mean()
         return value
@@ -73,22 +76,15 @@ class APN(LocalMethod):
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
         return self.semantics(x) @ self.attributes[classes].T
 
-    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self._global(self.regions(x))
-
-    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.over_grid(project(self.regions(x), self.prototypes.T).sigmoid())
-
-    def _global(self, regions: Tensor) -> Tensor:
+    def predict(self, regions: Tensor) -> Tensor:
         """(B, A) g."""
         if self.config.pooling == "avg":
             return regions.mean(1) @ self.projection.T
         return project(regions, self.projection.T).amax(1)
 
+    def maps(self, regions: Tensor) -> Tensor:
+        """(B, R, A) the sigmoid of M."""
+        return project(regions, self.prototypes.T).sigmoid()
+
     def _cross_entropy(self, predicted: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(predicted @ self.attributes[: self.n_seen].T, y)
-
-    def _error(self, predicted: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:
-        target = self.attributes[y]
-        value: Tensor = F.mse_loss(predicted, target) if loss is None else loss(predicted, target, y)
-        return value

@@ -7,10 +7,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss
-from methods import METHODS
-from methods.layers import linear
-from methods.local._local import LocalConfig, LocalMethod, project
+from benchmark.api import Meta, Slot
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, linear
+from methods.local._cosine import CosineSettings, cosines
+from methods.local._local import LocalMethod, RegionSettings, project
 
 
 @METHODS.register(
@@ -38,56 +39,49 @@ class AttentionNet(LocalMethod):
 
     vectors_are = "fixed"
 
-    class Config(LocalConfig):
+    class Config(GradientConfig, RegionSettings, CosineSettings):
         """Settings.
 
         Attributes:
             attention_width: the dimension of queries, keys and values.
             hidden: the dimension of the embedding that the prototypes P_j live in; 0: that of the regions.
             ratio: of the attended regions to their mean.
-            scale: the factor of the cosines inside the cross-entropy.
         """
 
         attention_width: int = Field(1024, ge=1)
         hidden: int = Field(0, ge=0)
         ratio: float = Field(1.0, ge=0)
-        scale: float = Field(20.0, gt=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         d, width = self.n_channels, config.attention_width
-        self.query = linear(meta.n_vector, width, generator)
+        self.query = linear(meta.n_vector, width, rng)
         # Without a bias: it would add the same to all regions.
-        self.key = nn.Parameter(linear(d, width, generator).weight)
-        self.value = linear(d, width, generator)
-        self.output = linear(width, d, generator)
-        self.embed = linear(d, config.hidden, generator) if config.hidden else None
-        self.prototypes = nn.Parameter(torch.randn(meta.n_attributes, config.hidden or d, generator=generator))
+        self.key = nn.Parameter(linear(d, width, rng).weight)
+        self.value = linear(d, width, rng)
+        self.output = linear(width, d, rng)
+        self.embed = linear(d, config.hidden, rng) if config.hidden else None
+        self.prototypes = nn.Parameter(torch.randn(meta.n_attributes, config.hidden or d, generator=rng))
 
-    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
-        predicted = self._predict(regions)
-        seen = torch.arange(self.n_seen, device=y.device)
-        value = F.cross_entropy(self.cosines(predicted, seen), y)
-        return value if loss is None else value + self.regression(predicted, y, loss)
+    def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
+        predicted = self.predict(regions)
+        scores = cosines(predicted, self.attributes[: self.n_seen], self.config.scale)
+        return F.cross_entropy(scores, y) + slot(predicted, y)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
-        return self.cosines(self.semantics(x), classes)
+        return cosines(self.semantics(x), self.attributes[classes], self.config.scale)
 
-    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self._predict(self.regions(x))
-
-    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.over_grid(self._attention(self.regions(x)))
-
-    def _predict(self, regions: Tensor) -> Tensor:
+    def predict(self, regions: Tensor) -> Tensor:
         """(B, A) v."""
         classifiers: Tensor = self.prototypes if self.embed is None else self.prototypes @ self.embed.weight
         chain = self.value.weight.T, self.output.weight.T, classifiers.T
-        attended = (self._attention(regions) * project(regions, *chain)).sum(1)
+        attended = (self.maps(regions) * project(regions, *chain)).sum(1)
         attended = attended + self.output(self.value.bias) @ classifiers.T
-        predicted = regions.mean(1) @ classifiers.T + self.config.ratio * attended
+        predicted: Tensor = regions.mean(1) @ classifiers.T + self.config.ratio * attended
         return predicted if self.embed is None else predicted + self.prototypes @ self.embed.bias
 
-    def _attention(self, regions: Tensor) -> Tensor:
+    def maps(self, regions: Tensor) -> Tensor:
         """(B, R, A) weights of the regions, for each semantic of sum 1."""
         return project(regions, self.key.T, self.query(self.vectors).T).softmax(1)

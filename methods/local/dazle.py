@@ -7,10 +7,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss
-from methods import METHODS
+from benchmark.api import Meta, Slot
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig
 from methods.local._calibration import calibrated, self_calibrated_cross_entropy
-from methods.local._local import LocalConfig, LocalMethod, project
+from methods.local._local import LocalMethod, RegionSettings, bilinear
 
 
 @METHODS.register(
@@ -37,7 +38,7 @@ class DAZLE(LocalMethod):
 
     vectors_are = "trained"
 
-    class Config(LocalConfig):
+    class Config(GradientConfig, RegionSettings):
         """Settings.
 
         Attributes:
@@ -50,32 +51,36 @@ class DAZLE(LocalMethod):
         normalize_vectors: bool = False
         calibration_weight: float = Field(0.1, ge=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         shape = meta.n_vector, self.n_channels
-        self.value_map = nn.Parameter(torch.randn(shape, generator=generator))
+        self.value_map = nn.Parameter(torch.randn(shape, generator=rng))
         self.attention_map = nn.Parameter(torch.zeros(shape))
         self.gate_map = nn.Parameter(torch.zeros(shape)) if config.gate else None
 
-    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
-        predicted, gates = self._predict(regions)
+    def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
+        predicted, gates = self._predict_and_gate(regions)
         scores = (predicted * gates) @ self.attributes.T
         value = self_calibrated_cross_entropy(scores, y, self.n_seen, self.config.calibration_weight)
-        return value if loss is None else value + self.regression(predicted, y, loss)
+        return value + slot(predicted, y)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
-        predicted, gates = self._predict(self.regions(x))
+        predicted, gates = self._predict_and_gate(self.regions(x))
         return calibrated((predicted * gates) @ self.attributes[classes].T, classes, self.n_seen)
 
-    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self._predict(self.regions(x))[0]
+    def predict(self, regions: Tensor) -> Tensor:
+        """(B, A) s."""
+        return self._predict_and_gate(regions)[0]
 
-    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.over_grid(self._project(self.regions(x), self.attention_map).softmax(1))
+    def maps(self, regions: Tensor) -> Tensor:
+        """(B, R, A) alpha."""
+        return self._project(regions, self.attention_map).softmax(1)
 
-    def _predict(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict_and_gate(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, A) s and b."""
-        weights = self._project(regions, self.attention_map).softmax(1)
+        weights = self.maps(regions)
         predicted = (weights * self._project(regions, self.value_map)).sum(1)
         if self.gate_map is None:
             return predicted, torch.ones_like(predicted)
@@ -84,4 +89,4 @@ class DAZLE(LocalMethod):
     def _project(self, regions: Tensor, matrix: Tensor) -> Tensor:
         """(B, R, A) v_j W f_r of a matrix W (V, D)."""
         vectors = F.normalize(self.vectors, dim=1) if self.config.normalize_vectors else self.vectors
-        return project(regions, matrix.T, vectors.T)
+        return bilinear(regions, matrix, vectors)

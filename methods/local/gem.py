@@ -7,10 +7,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss
-from methods import METHODS
-from methods.layers import linear
-from methods.local._local import LocalConfig, LocalMethod, compactness, project
+from benchmark.api import Meta, Slot
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, linear
+from methods.local._cosine import CosineSettings, cosines
+from methods.local._local import LocalMethod, RegionSettings, compactness, project
 
 
 @METHODS.register(
@@ -34,45 +35,38 @@ class GEM(LocalMethod):
 
     vectors_are = "fixed"
 
-    class Config(LocalConfig):
+    class Config(GradientConfig, RegionSettings, CosineSettings):
         """Settings.
 
         Attributes:
-            scale: the factor of the cosines inside the cross-entropy.
             attention_weight: of the regression of the maps' peaks.
             compactness_weight: of the spread of the maps.
         """
 
-        scale: float = Field(20.0, gt=0)
         attention_weight: float = Field(1.0, ge=0)
         compactness_weight: float = Field(0.2, ge=0)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        self.projection = nn.Parameter(torch.randn(meta.n_attributes, self.n_channels, generator=generator))
-        self.query = nn.Parameter(linear(meta.n_vector, self.n_channels, generator).weight)
+    config: Config
 
-    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
-        config, predicted, maps = self.config, self._predict(regions), self._attention(regions)
-        seen = torch.arange(self.n_seen, device=y.device)
-        value = F.cross_entropy(self.cosines(predicted, seen), y)
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.projection = nn.Parameter(torch.randn(meta.n_attributes, self.n_channels, generator=rng))
+        self.query = nn.Parameter(linear(meta.n_vector, self.n_channels, rng).weight)
+
+    def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
+        config, predicted, maps = self.config, self.predict(regions), self.maps(regions)
+        value = F.cross_entropy(cosines(predicted, self.attributes[: self.n_seen], config.scale), y)
         value = value + config.attention_weight * F.mse_loss(maps.amax(1), self.attributes[y])
         value = value + config.compactness_weight * compactness(maps, self.grid).mean() / maps.shape[1]
-        return value if loss is None else value + self.regression(predicted, y, loss)
+        return value + slot(predicted, y)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
-        return self.cosines(self.semantics(x), classes)
+        return cosines(self.semantics(x), self.attributes[classes], self.config.scale)
 
-    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self._predict(self.regions(x))
-
-    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.over_grid(self._attention(self.regions(x)))
-
-    def _predict(self, regions: Tensor) -> Tensor:
+    def predict(self, regions: Tensor) -> Tensor:
         """(B, A) g."""
         return regions.mean(1) @ self.projection.T
 
-    def _attention(self, regions: Tensor) -> Tensor:
+    def maps(self, regions: Tensor) -> Tensor:
         """(B, R, A) maps, of sum 1 over regions."""
         return project(regions, self.query, self.vectors.T).softmax(1)

@@ -6,11 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from benchmark.api import Meta, RegressionLoss
-from methods import METHODS
-from methods.generative._blocks import self_weighted_error
+from benchmark.api import Meta, Slot
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig
 from methods.local._calibration import calibrated, self_calibrated_cross_entropy
-from methods.local._local import LocalConfig, LocalMethod, project
+from methods.local._local import LocalMethod, RegionSettings, bilinear
+from methods.self_weighted import self_weighted_error
 
 
 @METHODS.register(
@@ -38,7 +39,7 @@ class MSDN(LocalMethod):
 
     vectors_are = "trained"
 
-    class Config(LocalConfig):
+    class Config(GradientConfig, RegionSettings):
         """Settings.
 
         Attributes:
@@ -51,16 +52,18 @@ class MSDN(LocalMethod):
         distillation_weight: float = Field(0.001, ge=0)
         fusion: float = Field(0.9, ge=0, le=1)
 
-    def __init__(self, meta: Meta, config: Config, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
+    config: Config
+
+    def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
         shape = meta.n_vector, self.n_channels
-        self.value_map = nn.Parameter(torch.randn(shape, generator=generator))
+        self.value_map = nn.Parameter(torch.randn(shape, generator=rng))
         self.attention_map, self.reverse_value_map, self.reverse_attention_map = (
             nn.Parameter(torch.zeros(shape)) for _ in range(3)
         )
 
-    def objective(self, regions: Tensor, y: Tensor, loss: RegressionLoss | None) -> Tensor:  # noqa: D102
-        both = self._predict(regions)
+    def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
+        both = self._predict_both(regions)
         scores, reverse = (predicted @ self.attributes.T for predicted in both)
         value = self.config.distillation_weight * (
             jensen_shannon(scores, reverse) + self_weighted_error(scores, reverse)
@@ -68,30 +71,27 @@ class MSDN(LocalMethod):
         for predicted, of_classes in zip(both, (scores, reverse), strict=True):
             weight = self.config.calibration_weight
             value = value + self_calibrated_cross_entropy(of_classes, y, self.n_seen, weight)
-            if loss is not None:
-                value = value + self.regression(predicted, y, loss)
+            value = value + slot(predicted, y)
         return value
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
         return calibrated(self.semantics(x) @ self.attributes[classes].T, classes, self.n_seen)
 
-    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        predicted, reverse = self._predict(self.regions(x))
+    def predict(self, regions: Tensor) -> Tensor:
+        """(B, A) the fusion of s and s'."""
+        predicted, reverse = self._predict_both(regions)
         return torch.lerp(reverse, predicted, self.config.fusion)
 
-    def attention(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.over_grid(self._project(self.regions(x), self.attention_map).softmax(1))
+    def maps(self, regions: Tensor) -> Tensor:
+        """(B, R, A) the attention of attributes over regions."""
+        return bilinear(regions, self.attention_map, self.vectors).softmax(1)
 
-    def _predict(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict_both(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, A) s and s'."""
-        over_regions = self._project(regions, self.attention_map).softmax(1)
-        over_attributes = self._project(regions, self.reverse_attention_map).softmax(2)
-        predicted = (over_regions * self._project(regions, self.value_map)).sum(1)
-        return predicted, (over_attributes * self._project(regions, self.reverse_value_map)).sum(1)
-
-    def _project(self, regions: Tensor, matrix: Tensor) -> Tensor:
-        """(B, R, A) v_j W f_r of a matrix W (V, D)."""
-        return project(regions, matrix.T, self.vectors.T)
+        over_regions = self.maps(regions)
+        over_attributes = bilinear(regions, self.reverse_attention_map, self.vectors).softmax(2)
+        predicted = (over_regions * bilinear(regions, self.value_map, self.vectors)).sum(1)
+        return predicted, (over_attributes * bilinear(regions, self.reverse_value_map, self.vectors)).sum(1)
 
 
 def jensen_shannon(scores: Tensor, others: Tensor) -> Tensor:

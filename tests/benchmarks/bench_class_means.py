@@ -17,17 +17,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import datasets
 from benchmark.api import TrainData
-from benchmark.evaluate import evaluate
-from benchmark.experiment import _fit, _validation
-from benchmark.jobs import Cell, make_spec
-from benchmark.protocol import HeldOut
-from benchmark.train import SelectionRun
-from methods import METHODS
+from benchmark.engine.evaluate import evaluate
+from benchmark.engine.plan import Cell
+from benchmark.engine.protocol import HeldOut, held_out, train_data, validation_stage
+from benchmark.engine.runs import SelectionRun
+from benchmark.engine.settings import make_spec
+from benchmark.registries import DATASETS, METHODS
 from methods.generative._synthesis import GenerativeMethod
 from methods.generative.clswgan import CLSWGAN
-from tests.golden.test_generated_statistics import means_by_ridge
+from tests.reference.class_means import fitted, means_by_ridge
 
 CPU = torch.device("cpu")
 N_GENERATED = 800
@@ -46,9 +45,9 @@ class Gaussians(CLSWGAN):
         self.means, self.attributes = means, data.attributes
         self._train_classifiers(data, torch.Generator().manual_seed(0))
 
-    def generate(self, attributes: Tensor, generator: torch.Generator) -> Tensor:
+    def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
         classes = torch.cdist(attributes, self.attributes).argmin(1)
-        noise = torch.randn(len(classes), len(self.factor), generator=generator)
+        noise = torch.randn(len(classes), len(self.factor), generator=rng)
         return self.means[classes] + noise @ self.factor.T
 
 
@@ -70,11 +69,14 @@ def line(name: str, method: GenerativeMethod, held: HeldOut, means: Tensor, real
 
 @pytest.mark.parametrize("name", ["awa1", "cub50"])
 def test_means(name: str, real_data_root: Path) -> None:
-    source = datasets.resolve(name, {}, real_data_root)
+    source = DATASETS.resolve(name, {}, real_data_root)
+    split = source.load()
+    stage = validation_stage(split, name)
     print(f"\n{name}, validation classes")
     for method in ["clswgan", "lisgan", "cegzsl", "vaegan", "free", "sdgzsl", "cadavae"]:
         cell = Cell(make_spec(method, {}, ("mse", {}), source, {}, "proposed", "strict"), (0,), real_data_root, "cpu")
-        data, held = _validation(cell, source.load(), source, CPU)
+        data, transform = train_data(split, stage, cell.method_config().preprocess, CPU)
+        held = held_out(split, stage, transform, CPU)
         every = torch.arange(len(data.attributes))
         real = torch.cat(
             [
@@ -92,9 +94,8 @@ def test_means(name: str, real_data_root: Path) -> None:
                 gaussians.know(torch.cat([real[: data.n_seen], means[data.n_seen :]]), data)
                 line(f"Gaussians, {how}", gaussians, held, means, real)
         run = SelectionRun(CPU, 0, method, held)
-        fitted, _ = _fit(cell, data, run, 0)
-        assert isinstance(fitted, GenerativeMethod)
+        trained = fitted(cell, data, run)
         with torch.no_grad():
             labels = every.repeat_interleave(N_GENERATED)
-            generated = fitted.generate(data.attributes[labels], torch.Generator().manual_seed(0))
-        line(METHODS[method].title, fitted, held, class_means(generated, labels, every), real)
+            generated = trained.generate(data.attributes[labels], torch.Generator().manual_seed(0))
+        line(METHODS[method].title, trained, held, class_means(generated, labels, every), real)

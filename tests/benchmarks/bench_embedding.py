@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmark.api import Meta
+from benchmark.registries import METHODS
 from losses import build
-from methods import METHODS
 from methods._least_squares import AttributeRegression, Term
 
 N_SEEN, BATCH = 150, 64  # CUB

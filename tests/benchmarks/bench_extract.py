@@ -1,4 +1,4 @@
-"""Images per second of ``datasets.extract`` and of a plain loop over timm, on the same pictures in one run."""
+"""Images per second of ``datasets.features.extract`` and of a plain loop over timm, on the same pictures in one run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader
 
-from datasets import backbones, extract
-from datasets.images import ImageFolder, find
+from benchmark.toolkit import backbones
+from datasets.features import extraction
+from datasets.features.images import ImageFolder, find
 
 N, BATCH, WORKERS, NETWORK = 192, 32, 1, "tf_efficientnet_lite0"
 
@@ -54,8 +55,8 @@ def plain_loop(images: ImageFolder, device: torch.device) -> None:
 
 def ours(images: ImageFolder, device: torch.device, folder: Path, kinds: list[str]) -> None:
     backbone = backbones.load(NETWORK, pretrained=False)
-    order = extract.Order(images, np.ones(N, np.int64), None)
-    extract.extract(order, folder, "net", kinds, backbone, extract.Loading(device, BATCH, WORKERS), strict=True)
+    order = extraction.Order(images, np.ones(N, np.int64), None)
+    extraction.extract(order, folder, "net", kinds, backbone, extraction.Loading(device, BATCH, WORKERS), strict=True)
 
 
 @pytest.mark.benchmark

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from benchmark.api import TrainData, derive_seed
-from benchmark.memory import keep_freed_memory
-from benchmark.train import RefitRun
+from benchmark.engine.memory import reuse_freed_memory
+from benchmark.engine.runs import RefitRun
+from benchmark.registries import METHODS
 from losses import build
-from methods import METHODS
 from methods.generative import _blocks
 from methods.generative._synthesis import GenerativeMethod
 from tests.benchmarks.bench_embedding import milliseconds
+from tests.reference.toy import slot_for
 
 # Sizes of CUB, but for images, of which a step sees a batch, and hidden layers, a quarter of the published ones.
 N_SEEN, N_UNSEEN, N_FEATURES, N_ATTRIBUTES, HIDDEN, BATCH = 150, 50, 2048, 312, 1024, 64
@@ -35,12 +36,12 @@ STEPPED = [entry.name for entry in METHODS if issubclass(entry.obj, GenerativeMe
 pytestmark = pytest.mark.benchmark
 
 
-def plain_descend(value: Tensor, *optimizers: torch.optim.Optimizer) -> Tensor:
-    for optimizer in optimizers:
-        optimizer.zero_grad()
+def plain_descend(value: Tensor, *optimisers: torch.optim.Optimizer) -> Tensor:
+    for optimiser in optimisers:
+        optimiser.zero_grad()
     value.backward()
-    for optimizer in optimizers:
-        optimizer.step()
+    for optimiser in optimisers:
+        optimiser.step()
     return value.detach()
 
 
@@ -63,10 +64,10 @@ def plain_pairs(net: Any, x: Tensor, attributes: Tensor) -> Tensor:
 
 
 def cub_like() -> TrainData:
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     labels = torch.arange(N_SEEN).repeat(2)
-    attributes = torch.nn.functional.normalize(torch.rand(N_SEEN + N_UNSEEN, N_ATTRIBUTES, generator=generator))
-    return TrainData(torch.rand(len(labels), N_FEATURES, generator=generator), labels, attributes, N_SEEN)
+    attributes = torch.nn.functional.normalize(torch.rand(N_SEEN + N_UNSEEN, N_ATTRIBUTES, generator=rng))
+    return TrainData(torch.rand(len(labels), N_FEATURES, generator=rng), labels, attributes, N_SEEN)
 
 
 def step_time(name: str, data: TrainData) -> float:
@@ -77,9 +78,8 @@ def step_time(name: str, data: TrainData) -> float:
         **small, batch_size=BATCH, **({"regressor_epochs": 1} if "regressor_epochs" in kind.Config.model_fields else {})
     )
     method: Any = kind(data.meta, config, torch.Generator().manual_seed(derive_seed(0, name)))
-    step = method.prepare(
-        data, build("mse", n_classes=N_SEEN + N_UNSEEN, n_attributes=N_ATTRIBUTES), RefitRun(CPU, 0, "", 1)
-    )
+    slot = slot_for(method, data, build("mse", n_classes=N_SEEN + N_UNSEEN, n_attributes=N_ATTRIBUTES))
+    step = method.prepare(data, slot, RefitRun(CPU, 0, "", 1))
     batch = torch.arange(0, len(data.labels), len(data.labels) // BATCH)[:BATCH]
     x, y = data.features[batch], data.labels[batch]
     return milliseconds(lambda: step(x, y, 2), 5)
@@ -103,7 +103,7 @@ def compare_freed_memory(name: str) -> None:
     torch.set_num_threads(1)
     data = cub_like()
     before = step_time(name, data)
-    keep_freed_memory()
+    reuse_freed_memory()
     after = step_time(name, data)
     print(f"{name:16} {after:9.1f} ms, memory given back {before:9.1f} ms: {before / after:5.2f} times faster")
 

@@ -14,8 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.imbalance import encode, error_matrix, summarise
-from benchmark.metrics import harmonic_mean, mean_per_class, per_class_accuracy, seen_unseen_curve, zsl_accuracy
+from benchmark.measures.imbalance import encode, error_matrix, summarise
+from benchmark.measures.metrics import (
+    harmonic_mean,
+    mean_per_class,
+    per_class_accuracy,
+    seen_unseen_curve,
+    zsl_accuracy,
+)
 
 N_SEEN, N_UNSEEN, N_ATTRIBUTES = 150, 50, 312
 SWEEP = 1000  # gammas; the sweeps in published code take 500 to 1600

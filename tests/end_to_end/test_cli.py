@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from benchmark.imbalance import decode
+from benchmark.measures.imbalance import decode
+from tests.reference.processes import interruptible
 
 from .conftest import QUICK, ROOT, Command
 
@@ -116,6 +117,7 @@ def test_interrupt_exits_with_130_and_one_line(environment: dict[str, str], tmp_
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        **interruptible(),
     )
     deadline = time.monotonic() + 200
     while not stored(tmp_path) and time.monotonic() < deadline:
@@ -151,10 +153,10 @@ def test_a_failing_method_is_recorded_and_retried(command: Command, tmp_path: Pa
     plugin = tmp_path / "broken.py"
     body = (
         "from benchmark.api import Method\n"
-        "from methods import METHODS\n"
+        "from benchmark.registries import METHODS\n"
         "@METHODS.register('broken', title='Broken', family='embedding', year=2026, source='a test of failures')\n"
         "class Broken(Method):\n"
-        "    def fit(self, data, loss, run):\n"
+        "    def fit(self, data, slot, run):\n"
         "        {}\n"
         "        for _ in run.candidates(self, [None]): self.attributes = data.attributes\n"
         "    def scores(self, x, classes): return x[:, :1] + self.attributes[classes].sum(1)\n"
@@ -190,6 +192,22 @@ def test_protocols_and_partitions_have_boards_of_their_own(command: Command, tmp
     board = (tmp_path / name).read_text()
     assert "random" in board
     assert ("selected on test" in board) == (protocol == "literature")
+
+
+@pytest.mark.parametrize("launcher", ["inline", "local"])
+def test_what_is_wrong_with_one_cell_costs_no_other(command: Command, tmp_path: Path, launcher: str) -> None:
+    """Its data are broken; the others' are not."""
+    root = xlsa17_folder(tmp_path / "data", features=np.full((12, 120), np.nan))
+    done = command(
+        *("benchmark.run", "--method", "ale", "--set", "epochs=1", "--seeds", "0-1", "--launcher", launcher),
+        *("--dataset", "tiny", "awa2-sim", "--data-root", root, "--out", tmp_path / "out"),
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "TINY" in done.stderr
+    assert "2 ok (0 of them stored before), 0 failed" in done.stdout
+    assert [path.parts[-3] for path in stored(tmp_path / "out")] == ["awa2-sim"] * 2
+    assert (tmp_path / "out" / "awa2-sim.md").is_file()
 
 
 ALE = ["--method", "ale", "--dataset", "awa2-sim"]
@@ -323,7 +341,7 @@ def test_a_broken_yaml_beside_a_plugin_names_file_and_key(capsys: pytest.Capture
 
     name = f"yaml_test_{os.getpid()}"
     (tmp_path / f"{name}.py").write_text(
-        "from methods import METHODS\nfrom methods.embedding.linear import Linear\n"
+        "from benchmark.registries import METHODS\nfrom methods.embedding.linear import Linear\n"
         f"@METHODS.register('{name}', title='X', family='embedding', year=2026, source='a test')\n"
         "class Mine(Linear):\n    '''Mine.'''\n"
     )

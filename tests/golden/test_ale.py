@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from benchmark.train import RefitRun
+from benchmark.engine.runs import RefitRun
 from methods.embedding.ale import ALE, weighted_ranking
-from tests.unit.toy import CPU, ToyLoss, make_train, rankings, seeded
+from tests.reference.toy import CPU, ToyLoss, make_train, rankings, seeded, slot_for
 
 
 def slow_ranking(scores: list[list[float]], labels: list[int]) -> float:
@@ -54,9 +54,9 @@ def test_one_class_alone_has_nothing_to_rank():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_gradient_agrees_with_finite_differences(seed: int):
-    generator = seeded(seed)
-    scores = torch.randn(4, 6, generator=generator, dtype=torch.float64)
-    labels = torch.randint(6, (4,), generator=generator)
+    rng = seeded(seed)
+    scores = torch.randn(4, 6, generator=rng, dtype=torch.float64)
+    labels = torch.randint(6, (4,), generator=rng)
     margins = 1 + scores - scores.gather(1, labels[:, None])
     assert (margins.abs() > 1e-4).all()  # no kink, and so no change of rank, within the step
     scores.requires_grad_()
@@ -80,7 +80,7 @@ def test_one_step_of_training_by_hand(weight: float | None):
     method = ALE(data.meta, config, seeded(0))
     start = method.weight.detach().double()
     loss = None if weight is None else ToyLoss(data.n_seen, data.meta.n_attributes, ToyLoss.Config())
-    method.fit(data, loss, RefitRun(CPU, 0, "toy", 1))
+    method.fit(data, slot_for(method, data, loss), RefitRun(CPU, 0, "toy", 1))
 
     x, a = data.features.double(), data.attributes.double()
     gradient = torch.zeros_like(start)
@@ -99,7 +99,7 @@ def test_one_step_of_training_by_hand(weight: float | None):
 def test_scores_are_bilinear():
     data, held = make_train()
     method = ALE(data.meta, ALE.Config(epochs=1), seeded(0))
-    method.fit(data, None, RefitRun(CPU, 0, "toy", 1))
+    method.fit(data, slot_for(method, data, None), RefitRun(CPU, 0, "toy", 1))
     x, classes, weight = held.unseen_features, torch.tensor([4, 0, 5]), method.weight.detach()
     found = method.scores(x, classes).detach()
     for i, j in itertools.product(range(len(x)), range(3)):

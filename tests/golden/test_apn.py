@@ -9,7 +9,7 @@ import torch
 
 from benchmark.api import TrainData
 from methods.local.apn import APN
-from tests.golden.local import (
+from tests.reference.local import (
     GRIDS,
     WEIGHTS,
     Vector,
@@ -23,7 +23,7 @@ from tests.golden.local import (
     sigmoid,
     spread,
 )
-from tests.unit.toy import dot, slow_class_loss
+from tests.reference.toy import dot, slow_class_loss
 
 SETTINGS: list[dict[str, Any]] = [
     {"pooling": "avg", "regression_weight": 0.3, "compactness_weight": 0.1},

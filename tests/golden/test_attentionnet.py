@@ -9,7 +9,7 @@ import torch
 
 from benchmark.api import TrainData
 from methods.local.attentionnet import AttentionNet
-from tests.golden.local import (
+from tests.reference.local import (
     GRIDS,
     WEIGHTS,
     build,
@@ -23,7 +23,7 @@ from tests.golden.local import (
     regions_of,
     softmax,
 )
-from tests.unit.toy import dot, slow_class_loss
+from tests.reference.toy import dot, slow_class_loss
 
 SETTINGS: list[dict[str, Any]] = [
     {"attention_width": 6, "ratio": 0.5, "scale": 5.0},

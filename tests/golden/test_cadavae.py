@@ -12,20 +12,22 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
-from benchmark.api import TrainData
-from benchmark.train import RefitRun
+from benchmark.api import Slot, TrainData
 from methods.generative.cadavae import CADAVAE, WarmUp, _grown, wasserstein
-from tests.golden.test_cegzsl import (
+from tests.reference.descents import check_descent, descents
+from tests.reference.generative import (
     Row,
-    check_descent,
-    descents,
+    first_run,
     learning_loss,
     lively,
     make_batch,
+    slow_code,
+    slow_divergence,
+    slow_encoding,
     slow_mlp,
     unseen_accuracy,
 )
-from tests.unit.toy import CPU, class_loss, seeded, slow_class_loss
+from tests.reference.toy import class_slot, seeded, slot_for, slow_class_loss
 
 NETWORKS = ("feature_encoder", "feature_decoder", "attribute_encoder", "attribute_decoder")
 
@@ -98,22 +100,6 @@ def test_a_weight_grows_along_a_line(epochs: WarmUp, epoch: int, share: float):
 # The objective --------------------------------------------------------------------------------------------------------
 
 
-def slow_encoding(encoder: Any, x: Row) -> tuple[Row, Row]:
-    """Means and log-variances."""
-    encoded = slow_mlp(encoder.net, x)
-    half = len(encoded) // 2
-    assert all(abs(v) < 10 for v in encoded[half:])  # where the log-variances are not clamped
-    return encoded[:half], encoded[half:]
-
-
-def slow_code(gaussian: tuple[Row, Row], noise: Row) -> Row:
-    return [m + math.exp(v / 2) * e for m, v, e in zip(*gaussian, noise, strict=True)]
-
-
-def slow_divergence(gaussian: tuple[Row, Row]) -> float:
-    return 0.5 * sum(m**2 + math.exp(v) - 1 - v for m, v in zip(*gaussian, strict=True))
-
-
 def slow_distance(first: tuple[Row, Row], second: tuple[Row, Row]) -> float:
     of_means = sum((m - n) ** 2 for m, n in zip(first[0], second[0], strict=True))
     of_deviations = sum((math.exp(v / 2) - math.exp(w / 2)) ** 2 for v, w in zip(first[1], second[1], strict=True))
@@ -153,8 +139,8 @@ def slow_objective(
 
 def draw(n_rows: int) -> tuple[list[Row], list[Row]]:
     """The noise of a batch: of the codes of features, then of those of attributes."""
-    generator = RefitRun(CPU, 0, "toy", 1).generator("noise")
-    of_x, of_a = (torch.randn(n_rows, 2, generator=generator, dtype=torch.float64).tolist() for _ in range(2))
+    rng = first_run().rng("noise")
+    of_x, of_a = (torch.randn(n_rows, 2, generator=rng, dtype=torch.float64).tolist() for _ in range(2))
     return of_x, of_a
 
 
@@ -166,16 +152,17 @@ GROWTH = {1: (0, 0, 0), 3: (0.25, 0.5, 0), 4: (0.5, 0.75, 1), 9: (1, 1, 1)}
 @pytest.mark.parametrize("weight", [None, 2.5])
 def test_the_objective_and_its_gradient(weight: float | None, epoch: int):
     data, batch = make_batch()
-    method = make_method(data, regression_weight=4.0 if weight is None else weight)
-    (descent,) = descents(method, data, batch, class_loss(data, weight), epoch)
+    method = make_method(data)
+    slot = Slot(data.attributes, None, 4.0) if weight is None else class_slot(data, weight)
+    (descent,) = descents(method, data, batch, slot, epoch)
     weights = tuple(whole * share for whole, share in zip((1.3, 0.7, 1.9), GROWTH[epoch], strict=True))
     check_descent(method, descent, partial(slow_objective, method, batch, draw(6), weights, weight), *NETWORKS)
 
 
 def test_of_weight_0_a_loss_leaves_no_error_of_attributes():
     data, batch = make_batch()
-    method = make_method(data, regression_weight=0.0)
-    (descent,) = descents(method, data, batch, class_loss(data, 0.0), 9)
+    method = make_method(data)
+    (descent,) = descents(method, data, batch, class_slot(data, 0.0), 9)
     expected = slow_objective(method, batch, draw(6), (1.3, 0.7, 1.9), 0.0)
     assert descent.value == pytest.approx(expected, rel=1e-10)
     for name, gradient in descent.gradients.items():
@@ -184,7 +171,8 @@ def test_of_weight_0_a_loss_leaves_no_error_of_attributes():
 
 def test_what_the_loss_learns_is_trained_with_the_networks():
     data, batch = make_batch()
-    (descent,) = descents(make_method(data), data, batch, learning_loss(data), 9)
+    method = make_method(data)
+    (descent,) = descents(method, data, batch, slot_for(method, data, learning_loss(data)), 9)
     assert descent.held == {*NETWORKS, "loss"}
     assert descent.gradients["loss.log_noise"].abs() > 1e-3
 
@@ -192,7 +180,7 @@ def test_what_the_loss_learns_is_trained_with_the_networks():
 def test_the_optimiser_is_amsgrad():
     """One large gradient, then small ones, by which Adam's own second moment would fall again."""
     data, batch = make_batch()
-    (descent,) = descents(make_method(data, lr=0.02), data, batch, None, 1)
+    (descent,) = descents(make_method(data, lr=0.02), data, batch, class_slot(data, None), 1)
     first = descent.optimizer.param_groups[0]["params"][0]
     value, moment, square, largest = first[0, 0].item(), 0.0, 0.0, 0.0
     for t in range(1, 30):
@@ -214,8 +202,9 @@ def test_images_are_scored_by_their_mean_code_and_regressed_from_it():
     method = make_method(data)
     codes = [slow_encoding(method.feature_encoder, x)[0] for x in batch.features.tolist()]
     assert method.represent(batch.features).tolist() == [pytest.approx(code, abs=1e-12) for code in codes]
-    for loss in (None, class_loss(data, 1.0)):  # the published method regresses too
-        descents(method, data, batch, loss, 1)
+    assert not CADAVAE.semantics_need_loss
+    for weight in (None, 1.0):  # the published method regresses too
+        descents(method, data, batch, class_slot(data, weight), 1)
         expected = [slow_mlp(method.attribute_decoder, code) for code in codes]
         assert method.semantics(batch.features).tolist() == [pytest.approx(row, abs=1e-12) for row in expected]
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,143 +14,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.api import Method, RegressionLoss, TrainData
-from benchmark.train import RefitRun
-from losses import build
-from methods.generative import _adversarial
-from methods.generative._blocks import FeatureGenerator, PairNet
+from benchmark.api import TrainData
 from methods.generative.cegzsl import CEGZSL, supervised_contrast
-from tests.golden.test_dem import slow_layer
-from tests.unit.toy import CPU, class_loss, dot, make_float64, make_split, make_train, rankings, seeded, slow_class_loss
-
-Row = list[float]
-CLASSIFIERS = {"zsl_classifier", "gzsl_classifier"}
-
-# What the tests of other methods that descend on several objectives share ---------------------------------------------
-
-
-@dataclass(frozen=True)
-class Descent:
-    """One call of ``descend``.
-
-    Attributes:
-        value: of the objective.
-        gradients: of what the optimiser holds, by name; zeros where the objective does not depend on it.
-        reached: the modules that the objective depends on, held or not.
-        optimizer: the one that would take the step.
-    """
-
-    value: float
-    gradients: dict[str, Tensor]
-    reached: set[str]
-    optimizer: torch.optim.Optimizer
-
-    @property
-    def held(self) -> set[str]:
-        """The modules that the optimiser holds; not the classifiers, which no objective reaches."""
-        assert not self.reached & CLASSIFIERS
-        return {name.split(".")[0] for name in self.gradients} - CLASSIFIERS
-
-
-def descents(method: Any, data: TrainData, batch: TrainData, loss: RegressionLoss | None, epoch: int) -> list[Descent]:
-    """What the method descends on for one ``batch``, in this order; no step is taken."""
-    names = {p: name for name, p in [*method.named_parameters(), *(loss.named_parameters("loss") if loss else ())]}
-    found = []
-
-    def note(value: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-        of_all = torch.autograd.grad(value, list(names), retain_graph=True, allow_unused=True)
-        slopes = dict(zip(names, of_all, strict=True))
-        held = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = {names[p]: torch.zeros_like(p) if slopes[p] is None else slopes[p] for p in held}
-        reached = {names[p].split(".")[0] for p in names if slopes[p] is not None}
-        found.append(Descent(value.item(), gradients, reached, optimizer))
-        return value.detach()
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (sys.modules[type(method).__module__], _adversarial):
-            patch.setattr(module, "descend", note)
-        method.prepare(data, loss, RefitRun(CPU, 0, "toy", 1))(batch.features, batch.labels, epoch)
-    return found
-
-
-def check_descent(method: Method, descent: Descent, slow: Callable[[], float], *held: str) -> None:
-    """The value is that of ``slow``; the optimiser holds all of the modules ``held``; gradients are its slopes."""
-    assert descent.value == pytest.approx(slow(), rel=1e-10)
-    assert descent.held == set(held)
-    step = 1e-6
-    for name, parameter in method.named_parameters():
-        if name.split(".")[0] not in held:
-            continue
-        values = parameter.detach()  # shares its memory with the parameter
-        for place in np.ndindex(*values.shape):
-            ends = []
-            for move in (step, -2 * step):
-                values[place] += move
-                ends.append(slow())
-            values[place] += step
-            slope = (ends[0] - ends[1]) / (2 * step)
-            assert descent.gradients[name][place].item() == pytest.approx(slope, rel=1e-6, abs=1e-7), (name, place)
-    for module in held:
-        assert any(g.abs().max() > 1e-3 for name, g in descent.gradients.items() if name.split(".")[0] == module)
-
-
-def lively(method: Any) -> Any:
-    """The method in float64, with weights and biases so large that no term is lost beside another."""
-    method.double()
-    generator = seeded(1)
-    for parameter in method.parameters():
-        parameter.data = 0.6 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return method
-
-
-def make_batch() -> tuple[TrainData, TrainData]:
-    """Training data of four seen and two unseen classes; a batch without one seen class, and one image of another."""
-    data = make_float64(n=9, d=3, a=2, n_seen=4)
-    images = [5, 0, 2, 8, 1, 4]
-    batch = TrainData(data.features[images], data.labels[images], data.attributes, data.n_seen)
-    assert batch.labels.tolist() == [1, 0, 2, 0, 1, 0]
-    return data, batch
-
-
-def learning_loss(data: TrainData) -> RegressionLoss:
-    """A loss that learns a parameter of its own."""
-    return build("balanced-mse", n_classes=data.n_seen, n_attributes=data.meta.n_attributes).double()
-
-
-def leaky(x: Row) -> Row:
-    return [h if h > 0 else 0.2 * h for h in x]
-
-
-def slow_mlp(net: Any, x: Row) -> Row:
-    """Two linear layers with a LeakyReLU between them."""
-    return slow_layer(net[2], leaky(slow_layer(net[0], x)))
-
-
-def slow_generator(generator: FeatureGenerator, noise: Row, attributes: Row) -> Row:
-    x = slow_layer(generator.last, leaky(slow_layer(generator.first, noise + attributes)))
-    return [max(0.0, d) for d in x] if generator.output == "relu" else x
-
-
-def slow_pair(net: PairNet, x: Row, attributes: Row) -> float:
-    """The score of one pair."""
-    parts = slow_layer(net.of_features, x), slow_layer(net.of_attributes, attributes)
-    return slow_layer(net.last, leaky([p + q for p, q in zip(*parts, strict=True)]))[0]
-
-
-def unseen_accuracy(
-    kind: type[Any], loss_name: str | None, epochs: int, preprocess: str = "minmax", **settings: Any
-) -> float:
-    """Of ZSL among four unseen classes, after a short training; chance is 0.25."""
-    split = make_split(3, n_seen=24, n_unseen=4, n_attributes=4, per_class=20, noise=0.05)
-    data, held = make_train(split, preprocess)
-    sizes = {"n_classes": len(data.attributes), "n_attributes": 4}
-    loss = build(loss_name, **sizes, window="running") if loss_name else None
-    small = {"batch_size": 32, "n_generated": 50, "classifier_epochs": 20, "classifier_lr": 0.01, **settings}
-    method = kind(data.meta, kind.Config(**small, epochs=epochs), seeded(0))
-    method.fit(data, loss, RefitRun(CPU, 0, "toy", epochs))
-    predicted = method.scores(held.unseen_features, data.unseen).argmax(1) + data.n_seen
-    return float((predicted == held.unseen_labels).float().mean())
-
+from tests.reference.descents import check_descent, descents, moved, without
+from tests.reference.generative import (
+    Row,
+    first_run,
+    learning_loss,
+    lively,
+    make_batch,
+    slow_critic_objective,
+    slow_features,
+    slow_mlp,
+    slow_pair,
+    unseen_accuracy,
+)
+from tests.reference.networks import slow_layer
+from tests.reference.toy import class_slot, dot, rankings, seeded, slot_for, slow_class_loss
 
 # The contrast of images -----------------------------------------------------------------------------------------------
 
@@ -231,23 +107,6 @@ def make_method(data: TrainData, **settings: Any) -> Any:
     return lively(CEGZSL(data.meta, CEGZSL.Config(**config), seeded(0)))
 
 
-def slow_critic_objective(method: Any, batch: TrainData, fake: list[Row], mix: Row) -> float:
-    """Mean D(fake) - mean D(real) + the penalty, with the critic's gradient written out."""
-    critic = method.critic.net
-    first, last, total = critic[0], critic[2], 0.0
-    for x, x_fake, y, share in zip(batch.features.tolist(), fake, batch.labels.tolist(), mix, strict=True):
-        a = batch.attributes[y].tolist()
-        between = [share * p + (1 - share) * q for p, q in zip(x, x_fake, strict=True)]
-        outer = [
-            v if h > 0 else 0.2 * v
-            for v, h in zip(last.weight[0].tolist(), slow_layer(first, between + a), strict=True)
-        ]
-        gradient = [dot(outer, column) for column in first.weight.T.tolist()[: len(x)]]
-        total += slow_mlp(critic, x_fake + a)[0] - slow_mlp(critic, x + a)[0]
-        total += method.config.penalty_weight * (math.sqrt(dot(gradient, gradient)) - 1) ** 2
-    return total / len(mix)
-
-
 def slow_embedding(method: Any, x: Row) -> Row:
     return [max(0.0, h) for h in slow_layer(method.embedding, x)]
 
@@ -278,14 +137,9 @@ def slow_embedding_objective(method: Any, batch: TrainData, weight: float | None
     return value + slow_class_contrast(method, h, batch) + slow_regression(method, h, batch, weight)
 
 
-def slow_fake(method: Any, batch: TrainData, noise: Tensor) -> list[Row]:
-    rows = zip(noise.tolist(), batch.targets.tolist(), strict=True)
-    return [slow_generator(method.generator, row, a) for row, a in rows]
-
-
 def slow_generator_objective(method: Any, batch: TrainData, weight: float | None, noise: Tensor) -> float:
     config, labels = method.config, batch.labels.tolist()
-    fake = slow_fake(method, batch, noise)
+    fake = slow_features(method.generator, noise, batch.targets)
     pairs = zip(fake, batch.targets.tolist(), strict=True)
     value = -sum(slow_mlp(method.critic.net, x + a)[0] for x, a in pairs) / len(fake)
     z = [slow_projection(method, x) for x in fake + batch.features.tolist()]
@@ -300,16 +154,17 @@ def slow_generator_objective(method: Any, batch: TrainData, weight: float | None
 @pytest.mark.parametrize("weight", [None, 2.5])
 def test_every_objective_and_its_gradient(weight: float | None, output: str):
     data, batch = make_batch()
-    method = make_method(data, output=output, regression_weight=weight or 0.0)
-    *critic, embedding, generator = descents(method, data, batch, class_loss(data, weight), 1)
-    noise = RefitRun(CPU, 0, "toy", 1).generator("noise")
+    method = make_method(data, output=output)
+    *critic, embedding, generator = descents(method, data, batch, class_slot(data, weight))
+    noise = first_run().rng("noise")
     assert len(critic) == 2
     for descent in critic:
-        fake = slow_fake(method, batch, torch.randn(6, 2, generator=noise))
+        fake = slow_features(method.generator, torch.randn(6, 2, generator=noise), batch.targets)
         mix = torch.rand(6, 1, generator=noise).flatten().tolist()
         check_descent(method, descent, partial(slow_critic_objective, method, batch, fake, mix), "critic")
         assert descent.reached == {"critic"}
     parts = ["embedding", "projection", "comparator"] + (["decoder"] if weight else [])
+    embedding = embedding if weight else without(embedding, "decoder")
     check_descent(method, embedding, partial(slow_embedding_objective, method, batch, weight), *parts)
     assert embedding.reached == set(parts)
     drawn = torch.randn(6, 2, generator=noise)
@@ -318,18 +173,27 @@ def test_every_objective_and_its_gradient(weight: float | None, output: str):
 
 def test_a_regression_weight_of_0_leaves_the_objectives_of_no_loss():
     data, batch = make_batch()
-    method = make_method(data, regression_weight=0.0)
-    for without, zero in zip(
-        *(descents(method, data, batch, class_loss(data, w), 1) for w in (None, 0.0)), strict=True
-    ):
-        assert without.value == zero.value
-        for name, gradient in without.gradients.items():
+    method = make_method(data)
+    for none, zero in zip(*(descents(method, data, batch, class_slot(data, w)) for w in (None, 0.0)), strict=True):
+        assert none.value == zero.value
+        for name, gradient in none.gradients.items():
             assert torch.equal(gradient, zero.gradients[name])
+
+
+@pytest.mark.parametrize("weight", [None, 2.5])
+def test_the_decoder_learns_with_a_loss_alone(weight: float | None):
+    data, batch = make_batch()
+    learning = {"generator", "critic", "embedding", "projection", "comparator"}
+    assert moved(make_method(data), data, batch, class_slot(data, weight)) == learning | (
+        {"decoder"} if weight else set()
+    )
+    assert CEGZSL.semantics_need_loss
 
 
 def test_what_the_loss_learns_is_trained_with_the_embedding():
     data, batch = make_batch()
-    *critic, embedding, generator = descents(make_method(data), data, batch, learning_loss(data), 1)
+    method = make_method(data)
+    *critic, embedding, generator = descents(method, data, batch, slot_for(method, data, learning_loss(data)))
     assert "loss" in embedding.held
     assert embedding.gradients["loss.log_noise"].abs() > 1e-3
     assert not any("loss" in descent.held for descent in [*critic, generator])
@@ -337,7 +201,7 @@ def test_what_the_loss_learns_is_trained_with_the_embedding():
 
 def test_steps_are_taken_with_the_published_betas():
     data, batch = make_batch()
-    for descent in descents(make_method(data, lr=0.02), data, batch, None, 1):
+    for descent in descents(make_method(data, lr=0.02), data, batch, class_slot(data, None)):
         (group,) = descent.optimizer.param_groups
         assert (group["lr"], group["betas"], group["weight_decay"]) == (0.02, (0.5, 0.999), 0)
 
@@ -348,13 +212,10 @@ def test_images_are_classified_and_regressed_from_the_embedding():
     assert method.represent(batch.features).tolist() == [
         pytest.approx(slow_embedding(method, x), abs=1e-12) for x in batch.features.tolist()
     ]
-    descents(method, data, batch, class_loss(data, 1.0), 1)
+    descents(method, data, batch, class_slot(data, 1.0))
     found = method.semantics(batch.features)
-    assert found is not None
     for x, row in zip(batch.features.tolist(), found.tolist(), strict=True):
         assert row == pytest.approx(slow_layer(method.decoder, slow_embedding(method, x)), abs=1e-12)
-    descents(method, data, batch, None, 1)
-    assert method.semantics(batch.features) is None
 
 
 @pytest.mark.parametrize("loss_name", [None, "remse"])

@@ -12,18 +12,10 @@ import torch
 from benchmark.api import TrainData
 from losses import build
 from methods.generative.clswgan import CLSWGAN
-from tests.golden.test_cegzsl import Row, make_batch
-from tests.golden.test_dem import slow_layer
-from tests.golden.test_generative_blocks import (
-    check_trained_regressor,
-    check_wgan,
-    make_wgan,
-    same,
-    short_accuracy,
-    trained,
-    wgan_descents,
-)
-from tests.unit.toy import class_loss, make_split, make_train, seeded, slow_class_loss
+from tests.reference.generative import Row, make_batch, same, trained
+from tests.reference.networks import slow_layer
+from tests.reference.toy import class_slot, make_split, make_train, seeded, slow_class_loss
+from tests.reference.wgan import check_trained_regressor, check_wgan, make_wgan, short_accuracy, wgan_descents
 
 
 def slow_cycle(method: Any, batch: TrainData, weight: float | None, fake: list[Row]) -> float:
@@ -35,16 +27,16 @@ def slow_cycle(method: Any, batch: TrainData, weight: float | None, fake: list[R
 @pytest.mark.parametrize("weight", [None, 0.0, 2.5])
 def test_every_objective_and_its_gradient(weight: float | None, output: str):
     data, batch = make_batch()
-    method = make_wgan(CLSWGAN, data, output=output, regression_weight=weight or 0.0)
-    loss = class_loss(data, weight)
-    check_wgan(method, data, batch, partial(method.prepare, data, loss), partial(slow_cycle, method, batch, weight))
+    method = make_wgan(CLSWGAN, data, output=output)
+    slot = class_slot(data, weight)
+    check_wgan(method, data, batch, partial(method.prepare, data, slot), partial(slow_cycle, method, batch, weight))
 
 
 def test_the_regressor_is_trained_by_the_loss_whatever_its_weight():
     data, batch = make_batch()
-    method = make_wgan(CLSWGAN, data, regression_weight=0.0)
+    method = make_wgan(CLSWGAN, data)
     start = copy.deepcopy(method.regressor)
-    wgan_descents(method, data, batch, partial(method.prepare, data, class_loss(data, 0.0)))
+    wgan_descents(method, data, batch, partial(method.prepare, data, class_slot(data, 0.0)))
     check_trained_regressor(start, method.regressor, data, lambda predicted: slow_class_loss(predicted, data))
 
 
@@ -52,7 +44,7 @@ def test_the_regressor_is_trained_by_the_loss_whatever_its_weight():
 def test_steps_are_taken_with_the_published_betas(weight: float | None):
     data, batch = make_batch()
     method = make_wgan(CLSWGAN, data, lr=0.02)
-    for descent in wgan_descents(method, data, batch, partial(method.prepare, data, class_loss(data, weight))):
+    for descent in wgan_descents(method, data, batch, partial(method.prepare, data, class_slot(data, weight))):
         (group,) = descent.optimizer.param_groups
         assert (group["lr"], group["betas"], group["weight_decay"]) == (0.02, (0.5, 0.999), 0)
 
@@ -68,7 +60,7 @@ class TestRegressor:
         fresh = CLSWGAN(self.data.meta, method.config, seeded(0))
         assert same(method.regressor, fresh.regressor)
         assert not same(method.generator, fresh.generator)
-        assert method.semantics(self.held.seen_features) is None
+        assert CLSWGAN.semantics_need_loss
 
     def test_with_one_it_learns_attributes(self):
         method = trained(CLSWGAN, self.data, "mse", regressor_epochs=100, regressor_lr=0.01)

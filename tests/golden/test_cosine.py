@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from benchmark.api import Method, TrainData
 from methods.embedding.linear import Linear
 from methods.embedding.mlp import MLP
-from tests.unit.toy import (
+from tests.reference.networks import slow_layer
+from tests.reference.toy import (
     check_first_step,
-    class_loss,
+    class_slot,
     dot,
     make_float64,
     objective_of,
@@ -26,10 +27,6 @@ from tests.unit.toy import (
 
 KINDS: list[tuple[type[Method], dict[str, Any]]] = [(Linear, {}), (MLP, {"hidden": 5})]
 WEIGHTS = [None, 0.0, 2.5]
-
-
-def slow_layer(layer: torch.nn.Linear, x: list[float]) -> list[float]:
-    return [dot(row, x) + b for row, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)]
 
 
 def slow_semantics(method: Any, x: list[float]) -> list[float]:
@@ -67,7 +64,7 @@ def test_the_objective_agrees_with_the_loops(
 ):
     changes = {"scale": scale, "classification_weight": classification, "regression_weight": weight or 0.0}
     method = kind(data.meta, kind.Config(**settings, **changes), seeded(0)).double()
-    value = objective_of(method, data, class_loss(data, weight))(data.features, data.labels)
+    value = objective_of(method, data, class_slot(data, weight))(data.features, data.labels)
     assert float(value.detach()) == pytest.approx(slow_objective(method, data, weight), rel=1e-9, abs=1e-9)
 
 
@@ -89,7 +86,7 @@ def test_without_classification_it_is_regression_alone(kind: type[Method], setti
 def test_scores_are_scaled_cosines_of_the_semantics(kind: type[Method], settings: dict[str, Any]):
     data = make_float64()
     method = kind(data.meta, kind.Config(**settings, **{"scale": 7.0}), seeded(0)).double()
-    objective_of(method, data, None)
+    objective_of(method, data, class_slot(data, None))
     classes = [len(data.attributes) - 1, 0, 2]
     scores, semantics = method.scores(data.features, torch.tensor(classes)), method.semantics(data.features)
     assert semantics is not None

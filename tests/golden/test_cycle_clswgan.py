@@ -13,18 +13,10 @@ from torch import Tensor
 
 from benchmark.api import TrainData
 from methods.generative.cycle_clswgan import CycleCLSWGAN
-from tests.golden.test_cegzsl import Row, make_batch
-from tests.golden.test_dem import slow_layer
-from tests.golden.test_generative_blocks import (
-    check_trained_regressor,
-    check_wgan,
-    first_run,
-    make_wgan,
-    short_accuracy,
-    slow_features,
-    wgan_descents,
-)
-from tests.unit.toy import ClassLoss, class_loss, slow_class_loss
+from tests.reference.generative import RecordingLoss, Row, first_run, make_batch, own_slot, slow_features
+from tests.reference.networks import slow_layer
+from tests.reference.toy import slot_for, slow_class_loss
+from tests.reference.wgan import check_trained_regressor, check_wgan, make_wgan, short_accuracy, wgan_descents
 
 
 def slow_error(predicted: list[Row], batch: TrainData, with_loss: bool) -> float:
@@ -38,9 +30,9 @@ def slow_error(predicted: list[Row], batch: TrainData, with_loss: bool) -> float
 
 def drawn_unseen(data: TrainData, n: int, n_noise: int) -> tuple[Tensor, Tensor]:
     """The unseen classes of the first batch, and the noise of their features."""
-    generator = first_run().generator("unseen classes")
-    drawn = torch.randint(data.n_seen, len(data.attributes), (n,), generator=generator)
-    return drawn, torch.randn(n, n_noise, generator=generator)
+    rng = first_run().rng("unseen classes")
+    drawn = torch.randint(data.n_seen, len(data.attributes), (n,), generator=rng)
+    return drawn, torch.randn(n, n_noise, generator=rng)
 
 
 def slow_cycle(method: Any, data: TrainData, batch: TrainData, with_loss: bool, fake: list[Row]) -> float:
@@ -60,7 +52,7 @@ def test_every_objective_and_its_gradient(with_loss: bool, unseen: bool):
     """The critic and the frozen classifier judge seen classes alone."""
     data, batch = make_batch()
     method = make_wgan(CycleCLSWGAN, data, unseen=unseen, regression_weight=2.5)
-    prepare = partial(method.prepare, data, class_loss(data, 1.0 if with_loss else None))
+    prepare = partial(method.prepare, data, own_slot(method, data, with_loss))
     check_wgan(method, data, batch, prepare, partial(slow_cycle, method, data, batch, with_loss))
 
 
@@ -69,7 +61,7 @@ def test_the_regressor_is_trained_by_the_same_error(with_loss: bool):
     data, batch = make_batch()
     method = make_wgan(CycleCLSWGAN, data, unseen=True)
     start = copy.deepcopy(method.regressor)
-    wgan_descents(method, data, batch, partial(method.prepare, data, class_loss(data, 1.0 if with_loss else None)))
+    wgan_descents(method, data, batch, partial(method.prepare, data, own_slot(method, data, with_loss)))
     check_trained_regressor(start, method.regressor, data, lambda rows: slow_error(rows, data, with_loss))
 
 
@@ -79,22 +71,10 @@ def test_the_published_error_has_the_weight_too():
     values = []
     for weight in (0.0, 1.0, 3.0):
         method = make_wgan(CycleCLSWGAN, data, regression_weight=weight)
-        values.append(wgan_descents(method, data, batch, partial(method.prepare, data, None))[-1].value)
+        prepare = partial(method.prepare, data, own_slot(method, data, False))
+        values.append(wgan_descents(method, data, batch, prepare)[-1].value)
     assert values[1] - values[0] > 1e-3
     assert values[2] - values[0] == pytest.approx(3 * (values[1] - values[0]))
-
-
-class Recording(ClassLoss):
-    """Notes the labels and the targets that it is given."""
-
-    def __init__(self, data: TrainData) -> None:
-        super().__init__(len(data.attributes), data.meta.n_attributes, ClassLoss.Config())
-        self.calls: list[tuple[Tensor, Tensor]] = []
-
-    def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        assert predicted.shape == target.shape
-        self.calls.append((labels, target))
-        return super().forward(predicted, target, labels)
 
 
 def to_float32(data: TrainData) -> TrainData:
@@ -104,8 +84,9 @@ def to_float32(data: TrainData) -> TrainData:
 def recorded(unseen: bool, n_batches: int) -> tuple[TrainData, TrainData, list[tuple[Tensor, Tensor]]]:
     """The data, the batch, and the loss's calls in the generator's objective."""
     data, batch = make_batch()
-    method, loss = make_wgan(CycleCLSWGAN, data, unseen=unseen), Recording(data)
-    step = method.float().prepare(to_float32(data), loss, first_run())
+    method, loss = make_wgan(CycleCLSWGAN, data, unseen=unseen), RecordingLoss(data)
+    narrow = to_float32(data)
+    step = method.float().prepare(narrow, slot_for(method, narrow, loss), first_run())
     before = len(loss.calls)
     for labels, _ in loss.calls:
         assert (labels < data.n_seen).all()  # the regressor is trained on real features
@@ -133,11 +114,12 @@ def test_without_unseen_it_sees_the_seen_alone():
         assert torch.equal(target, data.attributes.float()[labels])
 
 
-@pytest.mark.parametrize("weight", [None, 1.0])
-def test_attributes_are_predicted_with_and_without_a_loss(weight: float | None):
+@pytest.mark.parametrize("with_loss", [False, True])
+def test_attributes_are_predicted_with_and_without_a_loss(with_loss: bool):
     data, batch = make_batch()
     method = make_wgan(CycleCLSWGAN, data)
-    wgan_descents(method, data, batch, partial(method.prepare, data, class_loss(data, weight)))
+    wgan_descents(method, data, batch, partial(method.prepare, data, own_slot(method, data, with_loss)))
+    assert not CycleCLSWGAN.semantics_need_loss
     found = method.semantics(batch.features)
     assert found.tolist() == [pytest.approx(slow_layer(method.regressor, x)) for x in batch.features.tolist()]
 

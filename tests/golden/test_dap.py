@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import scipy.linalg
 import scipy.optimize
@@ -18,19 +17,19 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from benchmark.api import Incompatible, RegressionLoss, TrainData
-from benchmark.train import RefitRun, SelectionRun
+from benchmark.engine.runs import RefitRun, SelectionRun
 from losses import build
 from methods import _least_squares
 from methods.embedding.dap import DAP, platt
-from tests.unit.toy import CPU, FixedWeights, ToyLoss, make_float64, make_train, seeded
+from tests.reference.least_squares import Floats, loss_for
+from tests.reference.toy import CPU, FixedWeights, ToyLoss, make_float64, make_train, seeded, slot_for
 
-Floats = npt.NDArray[np.float64]
 RIDGES = [1e-3, 1.0, 30.0, 1e6]
 
 
 def fit(data: TrainData, loss: RegressionLoss | None, ridge: float, **settings: Any) -> DAP:
     method = DAP(data.meta, DAP.Config(ridge=(ridge,), **settings), seeded(0))
-    method.fit(data, loss, RefitRun(CPU, 0, "toy", 1))
+    method.fit(data, slot_for(method, data, loss), RefitRun(CPU, 0, "toy", 1))
     return method
 
 
@@ -83,16 +82,16 @@ class TestRegressors:
         data = make_float64(seed)
         expected = Ridge(alpha=ridge).fit(data.features.numpy(), data.targets.numpy())
         method, x = fit(data, mse(), ridge), new_images()
-        assert np.allclose(method.weight.numpy(), expected.coef_.T, rtol=1e-8, atol=1e-13)
+        assert np.allclose(method.regressors.weight.numpy(), expected.coef_.T, rtol=1e-8, atol=1e-13)
         assert np.allclose(method.semantics(x).numpy(), expected.predict(x.numpy()), rtol=1e-9)
 
     def test_without_a_loss_they_are_ridge_regressions_of_the_binary_attributes(self, seed: int, ridge: float):
         data = make_float64(seed)
         expected = Ridge(alpha=ridge).fit(data.features.numpy(), binary(data)[data.labels.numpy()])
         method = fit(data, None, ridge)
-        assert np.allclose(method.weight.numpy(), expected.coef_.T, rtol=1e-8, atol=1e-13)
+        assert np.allclose(method.regressors.weight.numpy(), expected.coef_.T, rtol=1e-8, atol=1e-13)
         bias = expected.intercept_ + data.features.mean(0).numpy() @ expected.coef_.T
-        assert np.allclose(method.bias.numpy(), bias, rtol=1e-9)
+        assert np.allclose(method.regressors.bias.numpy(), bias, rtol=1e-9)
 
     @pytest.mark.parametrize("spread", [0.1, 2.0])
     def test_any_element_weights(self, seed: int, ridge: float, spread: float, monkeypatch: pytest.MonkeyPatch):
@@ -116,7 +115,7 @@ class TestRegressors:
     def test_the_regression_weight_plays_no_role(self, seed: int, ridge: float):
         data = make_float64(seed)
         one, other = (fit(data, ToyLoss(6, 4, ToyLoss.Config()), ridge, regression_weight=w) for w in (0.1, 10))
-        assert torch.equal(one.weight, other.weight)
+        assert torch.equal(one.regressors.weight, other.regressors.weight)
 
 
 def test_single_precision_is_as_good_as_it_can_be():
@@ -293,18 +292,18 @@ def gradient(data: TrainData, method: DAP, ridge: float, weights: Tensor) -> flo
         )
         return math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
 
-    zeros = torch.zeros_like(method.weight), torch.zeros_like(method.bias)
-    return norm(method.weight, method.bias - mean) / norm(*zeros)
+    weight, bias = method.regressors.weight, method.regressors.bias
+    return norm(weight, bias - mean) / norm(torch.zeros_like(weight), torch.zeros_like(bias))
 
 
 class TestReweighting:
     @pytest.mark.parametrize("ridge", [0.1, 30.0])
     @pytest.mark.parametrize("name", ["remse", "mse-matched", "mae", "rmse", "focal", "lds"])
     def test_as_shipped_it_converges_or_says_that_it_did_not(self, name: str, ridge: float):
-        data, run, loss = make_float64(1, n=48), RefitRun(CPU, 0, "toy", 1), build(name, n_classes=6, n_attributes=4)
-        loss.prepare(data.attributes[:6], data.class_counts)
+        data, run = make_float64(1, n=48), RefitRun(CPU, 0, "toy", 1)
+        loss = loss_for(name, data)
         method = DAP(data.meta, DAP.Config(ridge=(ridge,)), seeded(0))
-        method.fit(data, loss, run)
+        method.fit(data, slot_for(method, data, loss), run)
         (row,) = run.history
         assert row.keys() == {"candidate", "ridge", "reweightings", "reweighting_residual"}
         own = loss.weights(method.semantics(data.features), data.targets, data.labels)
@@ -317,7 +316,8 @@ class TestReweighting:
 
     def test_remse_is_another_solution_than_mse(self):
         data = make_float64(1, n=48)
-        plain, rebalanced = (fit(data, build(n, n_classes=6, n_attributes=4), 1.0).weight for n in ("mse", "remse"))
+        losses = (build(name, n_classes=6, n_attributes=4) for name in ("mse", "remse"))
+        plain, rebalanced = (fit(data, loss, 1.0).regressors.weight for loss in losses)
         assert (plain - rebalanced).norm() > 1e-3 * plain.norm()
 
     def test_a_loss_without_weights_is_refused(self):
@@ -333,7 +333,7 @@ def test_the_order_of_images_and_semantics_does_not_matter(name: str | None, mon
     mixed = TrainData(data.features[images], data.labels[images], data.attributes[:, semantics], data.n_seen)
     losses = {None: None, "mse": mse(), "toy": ToyLoss(6, 4, ToyLoss.Config())}
     one, other = (fit(d, losses[name], 0.3) for d in (data, mixed))
-    assert torch.allclose(one.weight[:, semantics], other.weight, rtol=1e-8, atol=1e-10)
+    assert torch.allclose(one.regressors.weight[:, semantics], other.regressors.weight, rtol=1e-8, atol=1e-10)
     x, classes = new_images(), torch.arange(8)
     assert torch.allclose(one.scores(x, classes), other.scores(x, classes), atol=1e-6)
     assert torch.allclose(one.semantics(x)[:, semantics], other.semantics(x), atol=1e-7)
@@ -343,7 +343,7 @@ def test_every_ridge_is_tried_and_the_best_is_kept():
     data, held = make_train()
     candidates = (1.0, 100.0, 1e5)
     method, run = DAP(data.meta, DAP.Config(ridge=candidates), seeded(0)), SelectionRun(CPU, 0, "toy", held)
-    method.fit(data, None, run)
+    method.fit(data, slot_for(method, data, None), run)
     assert [row["ridge"] for row in run.history] == list(candidates)
     best = max(range(3), key=lambda i: run.history[i]["held-out AUSUC"])  # the first of equals
     assert run.choice == best + 1

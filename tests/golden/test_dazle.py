@@ -9,7 +9,7 @@ import torch
 
 from benchmark.api import TrainData
 from methods.local.dazle import DAZLE
-from tests.golden.local import (
+from tests.reference.local import (
     GRIDS,
     WEIGHTS,
     Vector,
@@ -24,7 +24,7 @@ from tests.golden.local import (
     sigmoid,
     softmax,
 )
-from tests.unit.toy import dot, objective_of, seeded, slow_class_loss
+from tests.reference.toy import class_slot, dot, objective_of, seeded, slow_class_loss
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -87,7 +87,7 @@ def test_scores_semantics_and_attention_agree_with_the_loops(settings: dict[str,
 def test_it_starts_from_the_name_vectors_with_even_attention_and_half_open_gates():
     data = local_data()
     method = DAZLE(data.meta, DAZLE.Config(), seeded(0)).double()
-    objective_of(method, data, None)
+    objective_of(method, data, class_slot(data, None))
     assert data.attribute_vectors is not None
     assert torch.allclose(method.vectors, torch.nn.functional.normalize(data.attribute_vectors, dim=1))
     assert method.vectors.requires_grad

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.api import TrainData
+from benchmark.engine.runs import RefitRun
 from methods.embedding.dem import DEM
-from tests.unit.toy import (
+from tests.reference.networks import slow_layer
+from tests.reference.toy import (
+    CPU,
     check_first_step,
-    class_loss,
+    class_slot,
     dot,
     make_float64,
     objective_of,
@@ -24,10 +27,6 @@ from tests.unit.toy import (
 )
 
 Output = Literal["relu", "linear"]
-
-
-def slow_layer(layer: torch.nn.Linear, x: list[float]) -> list[float]:
-    return [dot(row, x) + b for row, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)]
 
 
 def slow_prototype(method: Any, attributes: list[float]) -> list[float]:
@@ -55,7 +54,7 @@ def slow_objective(method: Any, data: TrainData, weight: float | None) -> float:
 def test_the_objective_agrees_with_the_loops(data: TrainData, output: Output, l2: float, weight: float | None):
     config = DEM.Config(hidden=5, l2=l2, output=output, regression_weight=weight or 0.0)
     method = DEM(data.meta, config, seeded(0)).double()
-    value = objective_of(method, data, class_loss(data, weight))(data.features, data.labels)
+    value = objective_of(method, data, class_slot(data, weight))(data.features, data.labels)
     assert float(value.detach()) == pytest.approx(slow_objective(method, data, weight), rel=1e-12, abs=1e-12)
 
 
@@ -65,13 +64,18 @@ def test_one_step_of_training(output: Output, weight: float | None):
     check_first_step(DEM, slow_objective, weight, hidden=5, l2=0.1, output=output)
 
 
-def test_without_a_loss_the_decoder_stays_as_it_was_and_predicts_nothing():
-    method, data = check_first_step(DEM, slow_objective, None, hidden=5), make_float64()
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_without_a_loss_the_decoder_stays_as_it_was(optimizer: Literal["adam", "sgd"], weight_decay: float):
+    data, run = make_float64(), RefitRun(CPU, 0, "toy", 2)
+    config = DEM.Config(hidden=5, batch_size=10, optimizer=optimizer, weight_decay=weight_decay)
+    method = DEM(data.meta, config, seeded(0)).double()
+    method.fit(data, class_slot(data, None), run)
     start = DEM(data.meta, method.config, seeded(0)).double()
     assert torch.equal(method.decoder.weight, start.decoder.weight)
     assert torch.equal(method.decoder.bias, start.decoder.bias)
-    assert not torch.equal(method.net[0].weight, start.net[0].weight)
-    assert method.semantics(data.features) is None
+    assert not torch.equal(next(method.net.parameters()), next(start.net.parameters()))
+    assert DEM.semantics_need_loss
 
 
 def test_with_a_loss_semantics_are_the_decoded_features():
@@ -85,7 +89,7 @@ def test_the_regression_reaches_the_prototypes():
     gradients = []
     for weight in (0.0, 1.0):
         method = DEM(data.meta, DEM.Config(hidden=5, regression_weight=weight), seeded(0)).double()
-        objective_of(method, data, class_loss(data, weight))(data.features, data.labels).backward()
+        objective_of(method, data, class_slot(data, weight))(data.features, data.labels).backward()
         gradients.append([p.grad for p in method.net.parameters()])
     for without, with_it in zip(*gradients, strict=True):
         assert (with_it - without).abs().max() > 1e-3
@@ -96,7 +100,7 @@ def test_the_regression_reaches_the_prototypes():
 def test_scores_rank_classes_by_their_prototypes(distance: Literal["euclidean", "cosine"], output: Output):
     data = make_float64()
     method = DEM(data.meta, DEM.Config(hidden=5, distance=distance, output=output), seeded(0)).double()
-    objective_of(method, data, None)
+    objective_of(method, data, class_slot(data, None))
     classes = [len(data.attributes) - 1, 2, 0, 3]
     features = 4 * torch.randn(30, 5, generator=seeded(1), dtype=torch.float64)
     scores = method.scores(features, torch.tensor(classes))

@@ -6,20 +6,19 @@ import itertools
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import scipy.linalg
 import torch
 from torch import Tensor
 
 from benchmark.api import Incompatible, RegressionLoss, TrainData
-from benchmark.train import RefitRun, SelectionRun
+from benchmark.engine.runs import RefitRun, SelectionRun
 from losses import build
 from methods import _least_squares
 from methods.embedding.eszsl import ESZSL
-from tests.unit.toy import CPU, FixedWeights, ToyLoss, make_float64, make_train, seeded
+from tests.reference.least_squares import REWEIGHTED, Floats, close, iterate_to_the_end, loss_for
+from tests.reference.toy import CPU, FixedWeights, ToyLoss, make_float64, make_train, seeded, slot_for
 
-Floats = npt.NDArray[np.float64]
 RIDGES = [(0.1, 10.0), (3.0, 0.01), (1e-3, 1e-3), (1e3, 1e3)]
 
 
@@ -65,23 +64,16 @@ def gradient(data: TrainData, v: Tensor, g: float, l: float, weights: Floats) ->
     return float(np.linalg.norm(slope) / np.linalg.norm(matrix.T @ right))
 
 
-def close(found: Tensor, expected: Floats, tolerance: float) -> bool:
-    return bool(np.linalg.norm(found.numpy() - expected) <= tolerance * np.linalg.norm(expected))
-
-
 def fit(data: TrainData, loss: RegressionLoss | None, ridges: tuple[float, float], **settings: Any) -> ESZSL:
     config = ESZSL.Config(feature_ridge=ridges[:1], attribute_ridge=ridges[1:], **settings)
     method = ESZSL(data.meta, config, seeded(0))
-    method.fit(data, loss, RefitRun(CPU, 0, "toy", 1))
+    method.fit(data, slot_for(method, data, loss), RefitRun(CPU, 0, "toy", 1))
     return method
 
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Iterates to the end, so that what is left is no early stop."""
-    monkeypatch.setattr(_least_squares, "SOLVER_TOLERANCE", 1e-13)
-    monkeypatch.setattr(_least_squares, "REWEIGHTING_TOLERANCE", 1e-10)
-    monkeypatch.setattr(_least_squares, "REWEIGHTINGS", 400)
+    iterate_to_the_end(monkeypatch)
 
 
 @pytest.mark.parametrize("ridges", RIDGES)
@@ -134,16 +126,6 @@ class TestExact:
         assert np.linalg.norm(left - right) <= 1.01 * _least_squares.SOLVER_TOLERANCE * np.linalg.norm(right)
 
 
-REWEIGHTED = ["remse", "mse-matched", "mae", "rmse", "focal", "lds", "toy"]
-
-
-def loss_for(name: str, data: TrainData) -> RegressionLoss:
-    n, a = data.n_seen, data.meta.n_attributes
-    loss = ToyLoss(n, a, ToyLoss.Config()) if name == "toy" else build(name, n_classes=n, n_attributes=a)
-    loss.prepare(data.attributes[: data.n_seen], data.class_counts)
-    return loss
-
-
 #: The weights of small absolute errors are large and change fast: the rounds may end first, and the history says so.
 HARD = {("mae", 1.0)}
 
@@ -154,7 +136,7 @@ def test_reweighting_converges_as_shipped_or_says_that_it_did_not(name: str, wei
     data, run = make_float64(1, n=48), RefitRun(CPU, 0, "toy", 1)
     config = ESZSL.Config(feature_ridge=[0.5], attribute_ridge=[0.5], regression_weight=weight)
     method = ESZSL(data.meta, config, seeded(0))
-    method.fit(data, loss_for(name, data), run)
+    method.fit(data, slot_for(method, data, loss_for(name, data)), run)
     (row,) = run.history
     weights = loss_for(name, data).weights(data.features @ method.weight, data.targets, data.labels)
     assert weights is not None
@@ -204,7 +186,7 @@ class TestReweighting:
         data = make_float64(1, n=48)
         run = RefitRun(CPU, 0, "toy", 1)
         method = ESZSL(data.meta, ESZSL.Config(feature_ridge=[1], attribute_ridge=[2]), seeded(0))
-        method.fit(data, ToyLoss(6, 4, ToyLoss.Config()), run)
+        method.fit(data, slot_for(method, data, ToyLoss(6, 4, ToyLoss.Config())), run)
         (row,) = run.history
         assert row.keys() == {"candidate", "feature_ridge", "attribute_ridge", "reweightings", "reweighting_residual"}
         assert (row["feature_ridge"], row["attribute_ridge"], row["reweightings"]) == (1, 2, 3)
@@ -221,7 +203,7 @@ def test_every_pair_of_ridges_is_tried_and_the_best_is_kept():
     data, held = make_train()
     config = ESZSL.Config(feature_ridge=(0.1, 10, 1000), attribute_ridge=(1, 100))
     method, run = ESZSL(data.meta, config, seeded(0)), SelectionRun(CPU, 0, "toy", held)
-    method.fit(data, None, run)
+    method.fit(data, slot_for(method, data, None), run)
     pairs = list(itertools.product((0.1, 10, 1000), (1, 100)))
     assert [(row["feature_ridge"], row["attribute_ridge"]) for row in run.history] == pairs
     best = max(range(6), key=lambda i: run.history[i]["held-out AUSUC"])  # the first of equals

@@ -14,34 +14,31 @@ from torch import Tensor
 
 from benchmark.api import Meta, TrainData
 from methods.generative.free import FREE
-from tests.golden.generative import (
-    check_classifiers,
-    check_critics,
-    check_the_critics_weight,
-    descents,
-    draw,
-    learning_rates,
-    make_method,
-    make_scaled_batch,
-    moved,
-    noise_of_a_run,
-    slow_error,
-    slow_generated,
-    slow_rebuild,
-    slow_sigmoid,
-    slow_vaegan,
-)
-from tests.golden.test_cegzsl import (
-    Descent,
+from tests.reference.descents import check_descent, descents, descents_and_log, learning_rates, moved, without
+from tests.reference.generative import (
     Row,
-    check_descent,
     leaky,
     learning_loss,
     make_batch,
+    make_scaled_batch,
+    own_slot,
+    slow_error,
+    slow_generated,
+    slow_sigmoid,
     unseen_accuracy,
 )
-from tests.golden.test_dem import slow_layer
-from tests.unit.toy import class_loss, seeded
+from tests.reference.networks import slow_layer
+from tests.reference.toy import seeded, slot_for
+from tests.reference.vaegan import (
+    check_classifiers,
+    check_critics,
+    check_the_critics_weight,
+    draw,
+    make_method,
+    noise_of_a_run,
+    slow_rebuild,
+    slow_vaegan,
+)
 
 REFINING, GENERATING = {"refinement", "centres"}, {"encoder", "generator"}
 
@@ -82,9 +79,9 @@ def slow_centre_loss(method: Any, codes: list[Row], labels: list[int], others: l
 def test_the_centre_loss_agrees_with_the_loops(seed: int, n_seen: int, margin: float, balance: float, other: str):
     data = TrainData(torch.zeros(1, 3), torch.zeros(1).long(), torch.zeros(n_seen + 1, 2), n_seen)
     method = make_method(FREE, data, margin=margin, balance=balance, other=other)
-    generator = seeded(seed)
-    codes = torch.randn(7, 2, generator=generator, dtype=torch.float64)
-    labels = torch.randint(n_seen, (7,), generator=generator)
+    rng = seeded(seed)
+    codes = torch.randn(7, 2, generator=rng, dtype=torch.float64)
+    labels = torch.randint(n_seen, (7,), generator=rng)
     found = method._centre_loss(codes, labels, seeded(3)).item()
     others = draw_others(labels, n_seen, seeded(3)) if other == "random" and n_seen > 1 else None
     expected = slow_centre_loss(method, codes.tolist(), labels.tolist(), others)
@@ -163,22 +160,13 @@ def slow_objective(method: Any, batch: TrainData, noise: Tensor, code_noise: Ten
     return value + slow_regression(method, fake, batch, code_noise, with_loss)
 
 
-def without(descent: Descent, module: str) -> Descent:
-    """What is held but has no gradient is left out."""
-    of_module = {name for name in descent.gradients if name.split(".")[0] == module}
-    assert of_module
-    assert not any(descent.gradients[name].any() for name in of_module)
-    rest = {name: gradient for name, gradient in descent.gradients.items() if name not in of_module}
-    return replace(descent, gradients=rest)
-
-
 @pytest.mark.parametrize("output", ["sigmoid", "linear"])
 @pytest.mark.parametrize("other", ["random", "nearest"])
 @pytest.mark.parametrize("with_loss", [False, True])
 def test_every_objective_and_its_gradient(with_loss: bool, other: str, output: str):
     data, batch = make_scaled_batch(output)
     method = make_method(FREE, data, output=output, lr=0.02, margin=0.5, balance=0.3, other=other)
-    found, logged = descents(method, data, batch, class_loss(data, 1.0 if with_loss else None))
+    found, logged = descents_and_log(method, data, batch, own_slot(method, data, with_loss))
     refinement, *critics, generator = found
     noise = noise_of_a_run()
     code_noise = draw(batch, noise, torch.float32)
@@ -211,11 +199,7 @@ def test_a_step_moves_all_and_the_centres_once(with_loss: bool):
     data, batch = make_batch()
     method = make_method(FREE, data, lr=0.02, margin=50.0)
     start = method.centres.detach().clone()
-    assert moved(method, data, batch, class_loss(data, 1.0 if with_loss else None)) == {
-        *GENERATING,
-        *REFINING,
-        "critic",
-    }
+    assert moved(method, data, batch, own_slot(method, data, with_loss)) == {*GENERATING, *REFINING, "critic"}
     assert torch.allclose((method.centres.detach() - start).abs(), torch.full_like(start, 0.02), rtol=1e-5)
 
 
@@ -223,14 +207,17 @@ def test_a_step_moves_all_and_the_centres_once(with_loss: bool):
 @pytest.mark.parametrize("other", ["random", "nearest"])
 def test_the_centre_of_one_class_alone_stays(other: str, with_loss: bool):
     data, batch = (replace(part, labels=0 * part.labels, n_seen=1) for part in make_batch())
-    method, loss = make_method(FREE, data, other=other), class_loss(data, 1.0 if with_loss else None)
-    assert moved(method, data, batch, loss) == {*GENERATING, "refinement", "critic"}
-    assert descents(method, data, batch, loss)[0][0].value > 0  # the regression remains
+    method = make_method(FREE, data, other=other)
+    slot = own_slot(method, data, with_loss)
+    assert moved(method, data, batch, slot) == {*GENERATING, "refinement", "critic"}
+    assert descents(method, data, batch, slot)[0].value > 0  # the regression remains
 
 
 def test_what_the_loss_learns_is_trained_with_the_refinement():
     data, batch = make_batch()
-    refinement, *critics, generator = descents(make_method(FREE, data), data, batch, learning_loss(data))[0]
+    method = make_method(FREE, data)
+    slot = slot_for(method, data, learning_loss(data))
+    refinement, *critics, generator = descents(method, data, batch, slot)
     assert refinement.held == REFINING | {"loss"}
     assert generator.held == GENERATING | REFINING | {"loss"}
     for descent in (refinement, generator):
@@ -251,9 +238,9 @@ def test_images_are_classified_with_the_refinements_layers_without_noise():
 def test_semantics_are_the_refinements_without_noise(with_loss: bool):
     data, batch = make_batch()
     method = make_method(FREE, data)
-    descents(method, data, batch, class_loss(data, 1.0 if with_loss else None))
+    descents(method, data, batch, own_slot(method, data, with_loss))
+    assert not FREE.semantics_need_loss
     found = method.semantics(batch.features)
-    assert found is not None
     expected = [slow_regressed(method, x) for x in batch.features.tolist()]
     assert found.tolist() == [pytest.approx(row, abs=1e-12) for row in expected]
 

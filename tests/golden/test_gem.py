@@ -9,7 +9,7 @@ import torch
 
 from benchmark.api import TrainData
 from methods.local.gem import GEM
-from tests.golden.local import (
+from tests.reference.local import (
     GRIDS,
     WEIGHTS,
     build,
@@ -23,7 +23,7 @@ from tests.golden.local import (
     softmax,
     spread,
 )
-from tests.unit.toy import dot, slow_class_loss
+from tests.reference.toy import dot, slow_class_loss
 
 SETTINGS: list[dict[str, Any]] = [
     {"scale": 5.0},

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-import datasets
 from benchmark.api import TrainData
-from benchmark.experiment import _fit
-from benchmark.jobs import Cell, make_spec
-from benchmark.protocol import HeldOut, held_out, train_data, validation_stage
-from benchmark.train import RefitRun
-from methods import METHODS
+from benchmark.engine.plan import Cell
+from benchmark.engine.protocol import HeldOut, held_out, train_data, validation_stage
+from benchmark.engine.runs import RefitRun
+from benchmark.engine.settings import make_spec
+from benchmark.registries import DATASETS, METHODS
 from methods.generative._synthesis import GenerativeMethod
+from tests.reference.class_means import fitted, means_by_ridge
 
 CPU = torch.device("cpu")
 GENERATORS = [entry.name for entry in METHODS if issubclass(entry.obj, GenerativeMethod)]
@@ -58,7 +58,7 @@ def test_the_distance_of_a_shifted_and_scaled_gaussian():
 @functools.cache
 def seen_and_held_out(preprocess: str) -> tuple[TrainData, HeldOut]:
     """The training classes of awa2-sim's validation stage, and its validation classes, which are seen classes too."""
-    split = datasets.resolve("awa2-sim", {}, None).load()
+    split = DATASETS.resolve("awa2-sim", {}, None).load()
     stage = validation_stage(split, "awa2-sim")
     data, transform = train_data(split, stage, preprocess, CPU)
     return data, held_out(split, stage, transform, CPU)
@@ -69,15 +69,6 @@ def distances(classes: list[Tensor], held: HeldOut) -> tuple[float, float]:
     first = held.n_seen
     parts = [frechet(x, held.unseen_features[held.unseen_labels == first + i]) for i, x in enumerate(classes)]
     return sum(mean for mean, _ in parts) / len(parts), sum(spread for _, spread in parts) / len(parts)
-
-
-def means_by_ridge(data: TrainData) -> Tensor:
-    """(C, D) mean features of all classes, predicted from their attributes."""
-    own = data.attributes[: data.n_seen]
-    means = torch.stack([data.features[data.labels == c].mean(0) for c in range(data.n_seen)])
-    gram = (own - own.mean(0)) @ (own - own.mean(0)).T + 0.1 * torch.eye(len(own))
-    weights = (own - own.mean(0)).T @ torch.linalg.solve(gram, means - means.mean(0))
-    return means.mean(0) + (data.attributes - own.mean(0)) @ weights
 
 
 def points_by_ridge(data: TrainData) -> list[Tensor]:
@@ -94,14 +85,13 @@ def images_of_nearest(data: TrainData) -> list[Tensor]:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generated_features_are_nearer_to_the_real_ones_than_attributes_alone(name: str):
     epochs = EPOCHS.get(name, 12)
-    source = datasets.resolve("awa2-sim", {}, None)
+    source = DATASETS.resolve("awa2-sim", {}, None)
     cell = Cell(make_spec(name, {"epochs": epochs}, ("mse", {}), source, {}, "proposed", "strict"), (0,), None, "cpu")
     data, held = seen_and_held_out(cell.method_config().preprocess)
-    fitted, _ = _fit(cell, data, RefitRun(CPU, 0, "", epochs), 0)
-    assert isinstance(fitted, GenerativeMethod)
+    method = fitted(cell, data, RefitRun(CPU, 0, "", epochs))
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        generated = [fitted.generate(data.attributes[[c] * 200], noise) for c in data.unseen.tolist()]
+        generated = [method.generate(data.attributes[[c] * 200], noise) for c in data.unseen.tolist()]
     mean, spread = distances(generated, held)
     assert mean + spread < sum(distances(images_of_nearest(data), held))
     assert spread < distances(points_by_ridge(data), held)[1]

@@ -9,217 +9,75 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, RegressionLoss, Run, TrainData
-from benchmark.protocol import HeldOut
-from benchmark.train import RefitRun, SelectionRun, descend
-from losses import build
+from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.engine.protocol import HeldOut
+from benchmark.engine.runs import RefitRun, SelectionRun
+from benchmark.toolkit import descend, linear
 from methods.generative import _adversarial, _synthesis
-from methods.generative._adversarial import Adversary, Critic, WGANConfig, classifying_wgan, gradient_penalty
-from methods.generative._blocks import FeatureGenerator, Output, PairNet, adam, mlp, self_weighted_error
+from methods.generative._adversarial import (
+    Adversary,
+    ClassificationSettings,
+    Critic,
+    CriticSettings,
+    classifying_wgan,
+    gan,
+    gradient_penalty,
+)
+from methods.generative._blocks import FeatureGenerator, Output, PairNet, SemanticDecoder, adam, mlp
 from methods.generative._synthesis import (
-    CycleConfig,
+    CycleSettings,
     GenerativeConfig,
     GenerativeMethod,
     Step,
+    Term,
     cycle_term,
     train_softmax,
 )
-from methods.generative._variational import GaussianEncoder, kl_divergence, reconstruct, reconstruction_error, sample
+from methods.generative._variational import (
+    AutoencoderSettings,
+    GaussianEncoder,
+    autoencode,
+    autoencoding_gan,
+    kl_divergence,
+    reconstruct,
+    reconstruction_error,
+    sample,
+)
 from methods.generative.clswgan import CLSWGAN
-from methods.layers import linear
-from tests.golden.generative import noise_of_a_run, recorder, slow_error, slow_generated, slow_reconstruction
-from tests.golden.test_cadavae import slow_code, slow_divergence
-from tests.golden.test_cegzsl import (
-    Descent,
+from methods.self_weighted import self_weighted_error
+from tests.reference.generative import (
+    RecordingLoss,
     Row,
-    check_descent,
+    first_run,
     leaky,
     learning_loss,
     lively,
     make_batch,
+    make_scaled_batch,
+    normal,
+    same,
+    slopes,
+    slow_adam,
+    slow_code,
     slow_critic_objective,
+    slow_divergence,
+    slow_error,
+    slow_features,
     slow_mlp,
-    unseen_accuracy,
+    slow_reconstruction,
+    trained,
 )
-from tests.golden.test_dem import slow_layer
-from tests.unit.toy import CPU, class_loss, dot, make_train, seeded, slow_class_loss
+from tests.reference.networks import slow_layer
+from tests.reference.toy import CPU, class_slot, dot, make_train, seeded, slow_class_loss
+from tests.reference.wgan import check_wgan, make_wgan, wgan_descents
 
 STEP = 1e-5
-
-# What the tests of the f-CLSWGAN family share ------------------------------------------------------------------------
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
-
-
-def first_run() -> RefitRun:
-    """Its generators start anew: what a method draws with such a run, a test can draw again."""
-    return RefitRun(CPU, 0, "toy", 1)
-
-
-def slopes(values: Tensor, slow: Callable[[], float], step: float = 1e-6) -> Tensor:
-    """Central differences of ``slow`` in each of the ``values`` that it reads."""
-
-    def at(place: tuple[int, ...], move: float) -> float:
-        values[place] += move
-        found = slow()
-        values[place] -= move
-        return found
-
-    places = np.ndindex(*values.shape)
-    found = [(at(place, step) - at(place, -step)) / (2 * step) for place in places]
-    return torch.tensor(found, dtype=torch.float64).view(values.shape)
-
-
-def slow_adam(
-    module: nn.Module, slow: Callable[[], float], lr: float, betas: tuple[float, float], n_steps: int
-) -> float:
-    """Kingma & Ba 2015, algorithm 1, down the differences of ``slow``; returns its value before the last step."""
-    values = [p.detach() for p in module.parameters()]  # share their memory with the parameters
-    moments, squares = ([torch.zeros_like(v) for v in values] for _ in range(2))
-    for t in range(1, n_steps + 1):
-        value, gradients = slow(), [slopes(v, slow) for v in values]
-        for k, gradient in enumerate(gradients):
-            moments[k] = betas[0] * moments[k] + (1 - betas[0]) * gradient
-            squares[k] = betas[1] * squares[k] + (1 - betas[1]) * gradient**2
-            root = (squares[k] / (1 - betas[1] ** t)).sqrt()
-            values[k] -= lr * moments[k] / (1 - betas[0] ** t) / (root + 1e-8)
-    return value
-
-
-def slow_features(
-    generator: FeatureGenerator, noise: Tensor, attributes: Tensor, feedback: Tensor | None = None
-) -> list[Row]:
-    """``slow_generated`` for each row."""
-    additions = [None] * len(noise) if feedback is None else feedback.tolist()
-    rows = zip(noise.tolist(), attributes.tolist(), additions, strict=True)
-    return [slow_generated(generator, e, a, addition) for e, a, addition in rows]
-
-
-def make_wgan(kind: type[Any], data: TrainData, **settings: Any) -> Any:
-    """A tiny one in float64, of which no term is small."""
-    config: Any = {
-        "hidden": 3,
-        "output": "linear",
-        "critic_steps": 2,
-        "penalty_weight": 2.0,
-        "classification_weight": 1.7,
-        "regressor_epochs": 2,
-        "regressor_lr": 0.05,
-        "batch_size": 100,
-        **settings,
-    }
-    return lively(kind(data.meta, kind.Config(**config), seeded(0)))
-
-
-def frozen_classifier(data: TrainData) -> nn.Linear:
-    layer = linear(data.meta.n_features, data.n_seen, seeded(5), std=1.0).double()
-    return layer.requires_grad_(False)
-
-
-def wgan_descents(method: Any, data: TrainData, batch: TrainData, prepare: Callable[[Run], Step]) -> list[Descent]:
-    """What a batch descends on, in this order; no step is taken. ``frozen_classifier`` is the frozen classifier."""
-    found: list[Descent] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_adversarial, "descend", recorder(method, None, found))
-        patch.setattr(_synthesis, "train_softmax", lambda *_, **__: frozen_classifier(data))
-        prepare(first_run())(batch.features, batch.labels, 1)
-    return found
-
-
-def slow_wgan_objective(
-    method: Any, data: TrainData, batch: TrainData, noise: Tensor, term: Callable[[list[Row]], float]
-) -> float:
-    """Xian et al. 2018, eq. 4, and a further ``term`` of the generated features."""
-    fake, classifier = slow_features(method.generator, noise, batch.targets), frozen_classifier(data)
-    value = 0.0
-    for x, y in zip(fake, batch.labels.tolist(), strict=True):
-        value -= slow_mlp(method.critic.net, x + data.attributes[y].tolist())[0]
-        logits = slow_layer(classifier, x)
-        value += method.config.classification_weight * (math.log(sum(math.exp(v) for v in logits)) - logits[y])
-    return value / len(fake) + term(fake)
-
-
-def check_wgan(
-    method: Any,
-    data: TrainData,
-    batch: TrainData,
-    prepare: Callable[[Run], Step],
-    term: Callable[[list[Row]], float] = lambda fake: 0.0,
-) -> None:
-    """The critic's objectives and then the generator's, and their gradients, agree with the loops.
-
-    Args:
-        method: of the f-CLSWGAN family.
-        data: the training data.
-        batch: its features and labels are the batch.
-        prepare: as the method's own, for a run.
-        term: the generator's further term by loops, of the generated features of the batch.
-    """
-    *critic, generator = wgan_descents(method, data, batch, prepare)
-    noise, n = noise_of_a_run(), len(batch.labels)
-    assert len(critic) == method.config.critic_steps
-    for descent in critic:
-        drawn = torch.randn(n, method.generator.n_noise, generator=noise)
-        fake = slow_features(method.generator, drawn, batch.targets)
-        mix = torch.rand(n, 1, generator=noise).flatten().tolist()
-
-        def of_critic(fake: list[Row] = fake, mix: Row = mix) -> float:
-            return slow_critic_objective(method, batch, fake, mix)
-
-        check_descent(method, descent, of_critic, "critic")
-        assert descent.reached == {"critic"}
-    drawn = torch.randn(n, method.generator.n_noise, generator=noise)
-    check_descent(method, generator, lambda: slow_wgan_objective(method, data, batch, drawn, term), "generator")
-
-
-def check_trained_regressor(
-    start: nn.Linear, found: nn.Linear, data: TrainData, slow: Callable[[list[Row]], float]
-) -> None:
-    """From ``start``, two full-batch steps as ``make_wgan`` sets them, down ``slow`` of predictions, led to ``found``.
-
-    ``start`` is trained here.
-    """
-    slow_adam(start, lambda: slow([slow_layer(start, x) for x in data.features.tolist()]), 0.05, (0.9, 0.999), 2)
-    for expected, parameter in zip(start.parameters(), found.parameters(), strict=True):
-        assert torch.allclose(parameter, expected, rtol=0, atol=1e-6)
-        assert not parameter.requires_grad
-
-
-def trained(kind: type[Any], data: TrainData, loss_name: str | None, epochs: int = 1, **changes: Any) -> Any:
-    """A small one after a short training."""
-    settings = {
-        "hidden": 32,
-        "lr": 1e-3,
-        "batch_size": 16,
-        "critic_steps": 2,
-        "n_generated": 20,
-        "classifier_epochs": 5,
-    }
-    method = kind(data.meta, kind.Config(**{**settings, **changes}, epochs=epochs), seeded(0))
-    sizes = {"n_classes": len(data.attributes), "n_attributes": data.meta.n_attributes}
-    method.fit(data, build(loss_name, **sizes) if loss_name else None, RefitRun(CPU, 0, "toy", epochs))
-    return method
-
-
-def short_accuracy(kind: type[Any], loss_name: str | None, **changes: Any) -> float:
-    """``unseen_accuracy`` after a training that is long enough for the f-CLSWGAN family; chance is 0.25."""
-    networks: Any = {"critic_steps": 5, "hidden": 256, "lr": 3e-3, "output": "linear"}
-    regressor: Any = {"regressor_lr": 0.01, "regressor_epochs": 40}
-    return unseen_accuracy(kind, loss_name, 15, preprocess="standard", **networks, **regressor, **changes)
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(a.state_dict()[key], b.state_dict()[key]) for key in a.state_dict())
-
 
 # Networks -------------------------------------------------------------------------------------------------------------
 
@@ -282,6 +140,13 @@ def test_a_pair_net_agrees_with_the_concatenated_pairs():
         for a, value in zip(attributes.tolist(), values, strict=True):
             hidden = leaky([dot(w, row + a) + b for w, b in zip(weight, bias, strict=True)])
             assert value == pytest.approx(dot(net.last.weight[0].tolist(), hidden) + net.last.bias.item(), abs=1e-12)
+
+
+def test_a_semantic_decoder_agrees_with_the_loops():
+    net, x = lively(SemanticDecoder(3, 5, 2, seeded(0))), normal(0, 4, 3)
+    hidden = [leaky(slow_layer(net.first, row)) for row in x.tolist()]
+    assert net.hidden(x).tolist() == [pytest.approx(row, abs=1e-12) for row in hidden]
+    assert net(x).tolist() == [pytest.approx(slow_layer(net.last, row), abs=1e-12) for row in hidden]
 
 
 class TestSelfWeightedError:
@@ -411,12 +276,12 @@ def slow_penalty(parameters: list[Tensor], real: Tensor, fake: Tensor, attribute
 
 class TestGradientPenalty:
     def case(self, seed: int) -> tuple[list[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
-        generator = seeded(seed)
+        rng = seeded(seed)
 
         def draw(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=torch.float64)
+            return torch.randn(shape, generator=rng, dtype=torch.float64)
 
-        mix = torch.rand(4, 1, generator=generator, dtype=torch.float64)
+        mix = torch.rand(4, 1, generator=rng, dtype=torch.float64)
         return [draw(5, 6), draw(6, 1)], (draw(4, 3), draw(4, 3), draw(4, 2), mix)
 
     @pytest.mark.parametrize("seed", range(5))
@@ -462,13 +327,13 @@ class TestGradientPenalty:
         assert slope.grad.isfinite().all()
 
 
-def make_critic() -> Any:
-    """A critic with the settings that its objective reads, where ``slow_critic_objective`` looks for them."""
-    critic = Critic(3, 2, 4, seeded(0)).double()
+def make_critic(**settings: Any) -> Any:
+    """A critic, and its settings where ``slow_critic_objective`` looks for them."""
+    values: Any = {"hidden": 4, "penalty_weight": 2.0, "critic_steps": 3, **settings}
+    critic = Critic(3, 2, CriticSettings(**values), seeded(0)).double()
     for k, parameter in enumerate(critic.parameters()):
         parameter.data = 0.6 * normal(k, *parameter.shape)
-    config = WGANConfig(penalty_weight=2.0, critic_steps=3, lr=0.05)
-    return SimpleNamespace(critic=critic, config=config)
+    return SimpleNamespace(critic=critic, config=critic.settings)
 
 
 class TestCritic:
@@ -481,7 +346,7 @@ class TestCritic:
 
     def test_its_objective_and_gradient_agree_with_the_loops(self):
         method, (_, batch), fake = make_critic(), make_batch(), normal(3, 6, 3)
-        value = method.critic.objective(batch.features, fake, batch.targets, 2.0, seeded(4))
+        value = method.critic.objective(batch.features, fake, batch.targets, seeded(4))
         value.backward()
         mix = torch.rand(6, 1, generator=seeded(4)).flatten().tolist()
 
@@ -492,6 +357,25 @@ class TestCritic:
         for parameter in method.critic.parameters():
             assert torch.allclose(parameter.grad, slopes(parameter.detach(), slow), rtol=0, atol=1e-7)
         assert method.critic.net[0].weight.grad.abs().max() > 1e-3
+
+
+def test_the_networks_of_a_gan_are_those_of_the_published_ones():
+    """Noise has as many dimensions as the attributes; an encoder is drawn before, and changes nothing else."""
+    meta, settings = Meta(5, 3, 4, 2), CriticSettings(hidden=7, output="sigmoid", penalty_weight=2.0)
+    generator, critic = gan(meta, settings, seeded(0))
+    assert (generator.n_noise, generator.output) == (3, "sigmoid")
+    shapes = [tuple(p.shape) for net in (generator, critic) for p in net.parameters()]
+    assert shapes == [(7, 6), (7,), (5, 7), (5,), (7, 8), (7,), (1, 7), (1,)]
+    assert critic.settings is settings
+    rng = seeded(0)
+    drawn = FeatureGenerator(3, 3, 7, 5, "sigmoid", rng), Critic(5, 3, settings, rng)
+    assert same(generator, drawn[0])
+    assert same(critic, drawn[1])
+    rng = seeded(0)
+    encoder = GaussianEncoder([8, 7, 3], rng)
+    rest = gan(meta, settings, rng)
+    found = autoencoding_gan(meta, settings, seeded(0))
+    assert all(same(a, b) for a, b in zip(found, (encoder, *rest), strict=True))
 
 
 class TestAdversary:
@@ -508,7 +392,7 @@ class TestAdversary:
             return descend(value, optimizer)
 
         monkeypatch.setattr(_adversarial, "descend", note)
-        adversary = Adversary(method.critic, method.config, noise)
+        adversary = Adversary(method.critic, 0.05, noise)
         start = copy.deepcopy(method.critic)
         last = adversary.train(batch.features, batch.targets, lambda: scale * next(remaining))
         assert len(values) == 3
@@ -520,10 +404,9 @@ class TestAdversary:
 
     def test_its_steps_are_those_of_one_optimiser(self):
         """Two batches of two steps; without a penalty, which is at another random place each time."""
-        method, slow_method, (_, batch), fake = make_critic(), make_critic(), make_batch(), normal(3, 6, 3)
-        settings = {"critic_steps": 2, "penalty_weight": 0.0}
-        method.config = slow_method.config = method.config.model_copy(update=settings)
-        adversary = Adversary(method.critic, method.config, seeded(4))
+        method, slow_method = (make_critic(critic_steps=2, penalty_weight=0.0) for _ in range(2))
+        (_, batch), fake = make_batch(), normal(3, 6, 3)
+        adversary = Adversary(method.critic, 0.05, seeded(4))
         for _ in range(2):
             adversary.train(batch.features, batch.targets, lambda: fake)
 
@@ -540,7 +423,7 @@ class TestAdversary:
 
     def test_its_value_is_minus_the_mean_criticism(self):
         method, (_, batch), fake = make_critic(), make_batch(), normal(3, 6, 3).requires_grad_()
-        value = Adversary(method.critic, method.config, seeded(0)).value(fake, batch.targets)
+        value = Adversary(method.critic, 0.05, seeded(0)).value(fake, batch.targets)
         pairs = zip(fake.tolist(), batch.targets.tolist(), strict=True)
         assert value.item() == pytest.approx(-sum(slow_mlp(method.critic.net, x + a)[0] for x, a in pairs) / 6)
 
@@ -548,7 +431,7 @@ class TestAdversary:
         method, (_, batch) = make_critic(), make_batch()
         generator = lively(FeatureGenerator(2, 2, 4, 3, "linear", seeded(0)))
         start = copy.deepcopy(generator), copy.deepcopy(method.critic)
-        adversary = Adversary(method.critic, method.config, seeded(0))
+        adversary = Adversary(method.critic, 0.05, seeded(0))
         fake = generator(normal(1, 6, 2), batch.targets)
         descend(adversary.value(fake, batch.targets), adam(0.01, generator))
         assert all(p.grad is None for p in method.critic.parameters())
@@ -560,13 +443,18 @@ class TestAdversary:
 
 
 class TestClassifyingWGAN:
-    def check(self, term: Callable[[Tensor, Tensor], Tensor] | None, slow: Callable[[list[Row]], float]) -> None:
+    settings = ClassificationSettings(classification_weight=1.7)
+
+    def prepare(self, method: Any, data: TrainData, run: Run, term: Term = lambda fake, y: fake.new_zeros(())) -> Step:
+        return classifying_wgan(method, method.critic, self.settings, data, run, term)
+
+    def check(self, term: Term, slow: Callable[[list[Row]], float]) -> None:
         data, batch = make_batch()
         method = make_wgan(CLSWGAN, data)
-        check_wgan(method, data, batch, lambda run: classifying_wgan(method, method.critic, data, run, term), slow)
+        check_wgan(method, data, batch, lambda run: self.prepare(method, data, run, term), slow)
 
     def test_every_objective_and_its_gradient(self):
-        self.check(None, lambda fake: 0.0)
+        self.check(lambda fake, y: fake.new_zeros(()), lambda fake: 0.0)
 
     def test_so_with_a_term_of_the_methods_own(self):
         """A term that weighs classes, so that wrong labels do not go unnoticed."""
@@ -582,7 +470,7 @@ class TestClassifyingWGAN:
         found = []
 
         def prepare(run: Run) -> Step:
-            step = classifying_wgan(method, method.critic, data, run, None)
+            step = self.prepare(method, data, run)
 
             def noted(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
                 found.append(step(x, y, epoch))
@@ -599,7 +487,7 @@ class TestClassifyingWGAN:
         data, _ = make_batch()
         calls = note_softmax(monkeypatch)
         method = make_wgan(CLSWGAN, data, classifier_epochs=3, classifier_lr=0.3, classifier_batch_size=7)
-        classifying_wgan(method, method.critic, data, first_run(), None)
+        self.prepare(method, data, first_run())
         (call,) = calls
         assert torch.equal(call.x, data.features)
         assert torch.equal(call.labels, data.labels)
@@ -722,7 +610,7 @@ class TestGaussianEncoder:
 
     def test_it_draws_codes_and_takes_their_divergence(self):
         encoder, x, attributes = self.make(), normal(0, 6, 3), normal(1, 6, 2)
-        code, divergence = encoder.draw(x, attributes, generator=seeded(2))
+        code, divergence = encoder.draw(x, attributes, rng=seeded(2))
         expected = self.slow_codes(encoder, x, attributes, normal(2, 6, 2))
         assert code.tolist() == [pytest.approx(row) for row in expected[0]]
         assert divergence.item() == pytest.approx(expected[1])
@@ -748,19 +636,48 @@ class TestGaussianEncoder:
         assert gradient.abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("output", ["sigmoid", "linear"])
+def test_a_batch_is_criticised_then_reconstructed(output: Output):
+    """The critic is trained on reconstructions of its own; the next one is what encoder and generator learn by."""
+    method, (_, batch) = make_critic(critic_steps=2), make_scaled_batch(output)
+    fakes: list[Tensor] = []
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    start = copy.deepcopy(method.critic)
+
+    def rebuild() -> tuple[Tensor, Tensor]:
+        fakes.append(torch.sigmoid(normal(len(fakes), 6, 3)))
+        return scale * fakes[-1], torch.tensor(0.7)
+
+    settings = AutoencoderSettings(output=output, adversarial_weight=1.3)
+    adversary = Adversary(method.critic, 0.05, seeded(4))
+    fake, value, noted = autoencode(batch.features, batch.targets, rebuild, adversary, settings)
+    assert len(fakes) == 3
+    assert torch.equal(fake, fakes[-1])
+    assert not same(start, method.critic)
+    autoencoder = slow_reconstruction(fakes[-1].tolist(), batch, output) + 0.7
+    pairs = zip(fakes[-1].tolist(), batch.targets.tolist(), strict=True)
+    criticism = sum(slow_mlp(method.critic.net, x + a)[0] for x, a in pairs) / 6
+    assert value.item() == pytest.approx(autoencoder - 1.3 * criticism)
+    (slope,) = torch.autograd.grad(value, scale)
+    assert slope.abs() > 1e-3
+    assert noted["autoencoder"].item() == pytest.approx(autoencoder)
+    assert list(noted) == ["critic", "autoencoder"]
+    assert not any(term.requires_grad for term in noted.values())
+
+
 # The softmax classifier -----------------------------------------------------------------------------------------------
 
 
 class SoftmaxCall(SimpleNamespace):
-    """What ``train_softmax`` was asked for: x, labels, n_classes, settings, first (a number its generator draws)."""
+    """What ``train_softmax`` was asked for: x, labels, n_classes, settings, first (the first number of its ``rng``)."""
 
 
 def note_softmax(monkeypatch: pytest.MonkeyPatch) -> list[SoftmaxCall]:
     """The calls from now on; each gets a layer whose weights are all the number of its call, from 1."""
     calls: list[SoftmaxCall] = []
 
-    def note(x: Tensor, labels: Tensor, n_classes: int, *, generator: torch.Generator, **settings: Any) -> nn.Linear:
-        first = torch.rand((), generator=generator).item()
+    def note(x: Tensor, labels: Tensor, n_classes: int, *, rng: torch.Generator, **settings: Any) -> nn.Linear:
+        first = torch.rand((), generator=rng).item()
         calls.append(SoftmaxCall(x=x, labels=labels, n_classes=n_classes, settings=settings, first=first))
         layer = nn.Linear(x.shape[1], n_classes)
         for parameter in layer.parameters():
@@ -773,17 +690,17 @@ def note_softmax(monkeypatch: pytest.MonkeyPatch) -> list[SoftmaxCall]:
 
 def clouds(n: int = 600) -> tuple[Tensor, Tensor]:
     """(n, 6) features around four centres, and their labels."""
-    generator = seeded(0)
+    rng = seeded(0)
     labels = torch.arange(n) % 4
-    centres = 1.5 * torch.randn(4, 6, generator=generator)
-    return centres[labels] + torch.randn(n, 6, generator=generator), labels
+    centres = 1.5 * torch.randn(4, 6, generator=rng)
+    return centres[labels] + torch.randn(n, 6, generator=rng), labels
 
 
 class TestTrainSoftmax:
     def test_it_comes_near_logistic_regression(self):
         features, labels = clouds()
         train, test = slice(0, 400), slice(400, None)
-        layer = train_softmax(features[train], labels[train], 4, epochs=60, lr=0.02, batch_size=50, generator=seeded(1))
+        layer = train_softmax(features[train], labels[train], 4, epochs=60, lr=0.02, batch_size=50, rng=seeded(1))
         assert not any(p.requires_grad for p in layer.parameters())
         accuracy = float((layer(features[test]).argmax(1) == labels[test]).float().mean())
         reference = LogisticRegression().fit(features[train], labels[train]).score(features[test], labels[test])
@@ -792,7 +709,7 @@ class TestTrainSoftmax:
 
     def test_its_steps_are_those_of_adam(self):
         features, labels = clouds(30)
-        found = train_softmax(features, labels, 5, epochs=3, lr=0.02, batch_size=30, generator=seeded(1))
+        found = train_softmax(features, labels, 5, epochs=3, lr=0.02, batch_size=30, rng=seeded(1))
         start = nn.Linear(6, 5)  # the last of its classes has no image
         nn.init.normal_(start.weight, std=0.02, generator=seeded(1))
         nn.init.zeros_(start.bias)
@@ -818,7 +735,7 @@ class TestTrainSoftmax:
 
         monkeypatch.setattr(_synthesis, "F", SimpleNamespace(cross_entropy=note))
         images = torch.arange(25)  # each a class of its own
-        train_softmax(clouds(25)[0], images, 25, epochs=3, lr=0.02, batch_size=10, generator=seeded(1))
+        train_softmax(clouds(25)[0], images, 25, epochs=3, lr=0.02, batch_size=10, rng=seeded(1))
         assert [len(batch) for batch in batches] == [10, 10, 5] * 3
         orders = [[y for batch in batches[k : k + 3] for y in batch] for k in (0, 3, 6)]
         assert all(sorted(order) == images.tolist() for order in orders)
@@ -838,17 +755,15 @@ class Scripted(GenerativeMethod):
         generated: for each call, what it returned, the attributes, the mode.
     """
 
-    Config = GenerativeConfig
-
-    def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator, n_represented=meta.n_features + 1)
+    def __init__(self, meta: Meta, config: GenerativeConfig, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng, n_represented=meta.n_features + 1)
         self.factor = nn.Parameter(torch.zeros(()))
         self.script = [1.0] * 10
         self.said: dict[tuple[int, int], float] = {}
         self.steps: list[tuple[int, list[int], bool]] = []
         self.generated: list[tuple[Tensor, Tensor, bool]] = []
 
-    def prepare(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> Step:
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
             assert torch.equal(x, data.features[y])  # there is one image a class
             self.factor.data.fill_(self.script[epoch - 1])
@@ -858,8 +773,8 @@ class Scripted(GenerativeMethod):
 
         return step
 
-    def generate(self, attributes: Tensor, generator: torch.Generator) -> Tensor:
-        features = self.factor * attributes + 0.01 * torch.randn(attributes.shape, generator=generator)
+    def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
+        features = self.factor * attributes + 0.01 * torch.randn(attributes.shape, generator=rng)
         self.generated.append((features, attributes, self.training))
         return features
 
@@ -869,11 +784,11 @@ class Scripted(GenerativeMethod):
 
 def make_scripted(**settings: Any) -> tuple[Any, TrainData, HeldOut]:
     """Nine seen classes of one image each, three unseen ones; features are attributes, but for a little noise."""
-    generator = seeded(0)
-    attributes = torch.randn(12, 4, generator=generator)
+    rng = seeded(0)
+    attributes = torch.randn(12, 4, generator=rng)
 
     def images(labels: Tensor) -> tuple[Tensor, Tensor]:
-        return attributes[labels] + 0.1 * torch.randn(len(labels), 4, generator=generator), labels
+        return attributes[labels] + 0.1 * torch.randn(len(labels), 4, generator=rng), labels
 
     data = TrainData(*images(torch.arange(9)), attributes, 9)
     held = HeldOut(
@@ -890,7 +805,7 @@ def make_scripted(**settings: Any) -> tuple[Any, TrainData, HeldOut]:
 class TestFit:
     def test_every_epoch_goes_through_all_images_in_batches(self):
         method, data, _ = make_scripted()
-        method.fit(data, None, RefitRun(CPU, 0, "toy", 3))
+        method.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 3))
         assert [epoch for epoch, *_ in method.steps] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
         assert [len(labels) for _, labels, _ in method.steps] == [4, 4, 1] * 3
         for epoch in (1, 2, 3):
@@ -899,7 +814,8 @@ class TestFit:
     @pytest.mark.parametrize("selects", [True, False])
     def test_steps_are_in_training_mode_and_synthesis_is_not(self, selects: bool):
         method, data, held = make_scripted()
-        method.fit(data, None, SelectionRun(CPU, 0, "toy", held) if selects else RefitRun(CPU, 0, "toy", 3))
+        run = SelectionRun(CPU, 0, "toy", held) if selects else RefitRun(CPU, 0, "toy", 3)
+        method.fit(data, Slot(data.attributes), run)
         assert {training for *_, training in method.steps} == {True}
         assert {training for *_, training in method.generated} == {False}
 
@@ -907,7 +823,7 @@ class TestFit:
         method, data, _ = make_scripted()
         method.said = {(1, 1): 4.0, (1, 3): 5.0, (2, 2): -1.0}
         run = RefitRun(CPU, 0, "toy", 2)
-        method.fit(data, None, run)
+        method.fit(data, Slot(data.attributes), run)
         expected = [{"epoch": 1, "calm": 1, "wild": 3}, {"epoch": 2, "calm": 1, "wild": -1 / 3}]
         assert run.history == [pytest.approx(row) for row in expected]
 
@@ -916,14 +832,14 @@ class TestFit:
         method, data, _ = make_scripted()
         method.said = {(2, 2): value, (2, 3): 1.0}
         with pytest.raises(FloatingPointError, match=rf"^wild became {value} at epoch 2, step 2$"):
-            method.fit(data, None, RefitRun(CPU, 0, "toy", 3))
+            method.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 3))
         assert max(epoch for epoch, *_ in method.steps) == 2
 
     def test_the_first_step_is_told(self):
         method, data, _ = make_scripted()
         method.said = {(1, 2): math.inf, (1, 3): math.nan}
         with pytest.raises(FloatingPointError, match="wild became inf at epoch 1, step 2"):
-            method.fit(data, None, RefitRun(CPU, 0, "toy", 1))
+            method.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 1))
 
     def test_means_are_taken_in_float32(self):
         """Between these two numbers, mixed precision has no third."""
@@ -948,7 +864,7 @@ class TestClassifiers:
     def test_one_is_of_unseen_classes_alone(self, monkeypatch: pytest.MonkeyPatch):
         method, data, _ = make_scripted(classifier_epochs=4, classifier_lr=0.3, classifier_batch_size=11)
         calls = note_softmax(monkeypatch)
-        method.fit(data, None, RefitRun(CPU, 0, "toy", 1))
+        method.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 1))
         zsl, gzsl = calls
         (generated, *_), fixed = method.generated[0], torch.full((15, 1), 7.0)
         assert torch.equal(zsl.x, torch.cat([fixed, 2 * generated], dim=1))
@@ -982,20 +898,20 @@ class TestClassifiers:
         short, long = make_scripted()[0], make_scripted()[0]
         _, data, held = make_scripted()
         calls = note_softmax(monkeypatch)
-        short.fit(data, None, SelectionRun(CPU, 0, "toy", held))
+        short.fit(data, Slot(data.attributes), SelectionRun(CPU, 0, "toy", held))
         assert len(short.generated) == 3
         assert all(torch.equal(features, short.generated[0][0]) for features, *_ in short.generated)
         assert len({call.first for call in calls[::2]}) == len({call.first for call in calls[1::2]}) == 1
         assert calls[0].first != calls[1].first
         monkeypatch.undo()
-        short.fit(data, None, RefitRun(CPU, 0, "toy", 1))
-        long.fit(data, None, RefitRun(CPU, 0, "toy", 3))
+        short.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 1))
+        long.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 3))
         assert same(short, long)
 
     def test_another_seed_has_other_noise(self):
-        one, other = make_scripted()[0], make_scripted()[0]
+        (one, data, _), (other, *_) = make_scripted(), make_scripted()
         for seed, method in enumerate((one, other)):
-            method.fit(make_scripted()[1], None, RefitRun(CPU, seed, "toy", 1))
+            method.fit(data, Slot(data.attributes), RefitRun(CPU, seed, "toy", 1))
         assert not torch.equal(one.generated[0][0], other.generated[0][0])
         assert not same(one.zsl_classifier, other.zsl_classifier)
 
@@ -1005,14 +921,14 @@ class TestClassifiers:
         method, data, held = make_scripted()
         method.script = [1.0 if epoch == best else -1.0 for epoch in (1, 2, 3)]
         run = SelectionRun(CPU, 0, "toy", held)
-        method.fit(data, None, run)
+        method.fit(data, Slot(data.attributes), run)
         assert run.choice == best
         assert run.value > 50
         others = [row["held-out AUSUC"] for row in run.history if row["epoch"] != best]
         assert max(others) < run.value - 30
         again = make_scripted()[0]
         again.script = method.script
-        again.fit(data, None, RefitRun(CPU, 0, "toy", best))
+        again.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", best))
         assert same(method, again)  # classifiers and all
         right = method.scores(held.unseen_features, data.unseen).argmax(1) + 9 == held.unseen_labels
         assert right.float().mean() > 0.9
@@ -1021,7 +937,7 @@ class TestClassifiers:
     def test_it_scores_every_so_many_epochs_until_its_patience_ends(self, patience: int, scored: list[int]):
         method, data, held = make_scripted(epochs=7, evaluate_every=3, patience=patience)
         run = SelectionRun(CPU, 0, "toy", held)
-        method.fit(data, None, run)
+        method.fit(data, Slot(data.attributes), run)
         assert [row["epoch"] for row in run.history if "held-out AUSUC" in row] == scored
         assert len(method.generated) == len(scored)
 
@@ -1047,37 +963,45 @@ class TestPrecision:
         whole, mixed = (trained(CLSWGAN, data, "mse", 1, precision=p) for p in ("float32", "bfloat16"))
         assert same(whole.regressor, mixed.regressor)
         first, second = (make_scripted(precision=p)[0] for p in ("float32", "bfloat16"))
+        data = make_scripted()[1]
         for method in (first, second):
-            method.fit(make_scripted()[1], None, RefitRun(CPU, 0, "toy", 2))
+            method.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 2))
         assert same(first, second)
 
 
 # The cycle ------------------------------------------------------------------------------------------------------------
 
 
-def plain_error(predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+def plain_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Of no loss, and not the same for all classes."""
-    return ((1 + labels[:, None]) * (predicted - target).square()).mean()
+    return ((1 + target) * (predicted - target).square()).mean()
+
+
+def slow_plain_error(predicted: list[Row], batch: TrainData) -> float:
+    pairs = zip(predicted, batch.targets.tolist(), strict=True)
+    errors = [(1 + t) * (p - t) ** 2 for row, target in pairs for p, t in zip(row, target, strict=True)]
+    return sum(errors) / len(errors)
 
 
 class TestCycleTerm:
-    config = CycleConfig(regressor_epochs=3, regressor_lr=0.05, batch_size=9, regression_weight=2.5)
+    settings = CycleSettings(regressor_epochs=3, regressor_lr=0.05)
 
-    def make(self, error: Any, **changes: Any) -> tuple[Any, Any, Any, TrainData, RefitRun]:
+    def make(self, slot: Slot, batch_size: int = 9) -> tuple[Any, Any, Any, TrainData, RefitRun]:
         """The regressor before and after, the term, the data, the run."""
         data, run = make_batch()[0], first_run()
         regressor = lively(linear(3, 2, seeded(0)))
         start = copy.deepcopy(regressor)
-        slot: Any = error or class_loss(data, 1.0)
-        term = cycle_term(regressor, slot, data, self.config.model_copy(update=changes), run)
-        return start, regressor, term, data, run
+        return start, regressor, cycle_term(regressor, slot, data, self.settings, batch_size, run), data, run
 
-    @pytest.mark.parametrize("error", [None, plain_error])
-    def test_the_regressor_is_trained_by_the_loss_and_frozen(self, error: Any):
-        start, regressor, _, data, run = self.make(error)
+    @pytest.mark.parametrize("with_loss", [False, True])
+    def test_the_regressor_is_trained_by_the_loss_and_frozen(self, with_loss: bool):
+        """Or by what stands in its place; and whatever the weight of the term."""
+        slot = class_slot(make_batch()[0], 2.5 if with_loss else None).or_else(plain_error)
+        start, regressor, _, data, run = self.make(slot)
 
         def slow() -> float:
-            return slow_class_loss([slow_layer(start, x) for x in data.features.tolist()], data)
+            predicted = [slow_layer(start, x) for x in data.features.tolist()]
+            return (slow_class_loss if with_loss else slow_plain_error)(predicted, data)
 
         last = slow_adam(start, slow, 0.05, (0.9, 0.999), 3)
         for expected, parameter in zip(start.parameters(), regressor.parameters(), strict=True):
@@ -1087,22 +1011,31 @@ class TestCycleTerm:
             pass
         assert run.history == [{"epoch": 1, "regressor": pytest.approx(last)}]
 
+    def test_without_any_error_it_is_left_as_it_is_and_the_term_is_zero(self):
+        start, regressor, term, _, run = self.make(class_slot(make_batch()[0], None))
+        assert same(start, regressor)
+        fake = normal(4, 6, 3).requires_grad_()
+        value = term(fake, torch.tensor([0, 5, 2, 2, 4, 1]))
+        assert value == 0
+        assert not value.requires_grad
+        for _ in run.epochs(regressor, 1, 1):
+            pass
+        assert run.history == [{"epoch": 1}]
+
     def test_every_epoch_goes_through_all_images_in_batches(self):
-        batches: list[list[int]] = []
-
-        def error(predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-            batches.append(labels.tolist())
-            assert torch.equal(target, make_batch()[0].attributes[labels])
-            return predicted.square().mean()
-
-        *_, data, _ = self.make(error, batch_size=4)
+        data = make_batch()[0]
+        loss = RecordingLoss(data)
+        self.make(Slot(data.attributes, loss), batch_size=4)
+        batches = [labels.tolist() for labels, _ in loss.calls]
+        for labels, target in loss.calls:
+            assert torch.equal(target, data.attributes[labels])
         assert [len(batch) for batch in batches] == [4, 4, 1] * 3
         for k in (0, 3, 6):
             assert sorted(y for batch in batches[k : k + 3] for y in batch) == sorted(data.labels.tolist())
         assert batches[:3] != batches[3:6]
 
     def test_the_term_is_the_weighted_loss_of_generated_features(self):
-        _, regressor, term, data, _ = self.make(None)
+        _, regressor, term, data, _ = self.make(class_slot(make_batch()[0], 2.5))
         fake, labels = normal(4, 6, 3).requires_grad_(), torch.tensor([0, 5, 2, 2, 4, 1])
         batch = TrainData(fake.detach(), labels, data.attributes, data.n_seen)
 
@@ -1116,9 +1049,10 @@ class TestCycleTerm:
         assert gradient.abs().max() > 1e-3
 
     def test_what_the_loss_learns_is_trained_with_the_regressor(self):
-        loss: Any = learning_loss(make_batch()[0])
+        data = make_batch()[0]
+        loss: Any = learning_loss(data)
         before = loss.log_noise.item()
-        _, _, term, *_ = self.make(loss)
+        _, _, term, *_ = self.make(Slot(data.attributes, loss, 2.5))
         after = loss.log_noise.item()
         assert abs(after - before) > 0.01
         descend(term(normal(4, 2, 3).requires_grad_(), torch.tensor([0, 1])), torch.optim.SGD(numbers(1.0), lr=0.1))

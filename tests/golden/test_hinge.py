@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmark.api import Meta, TrainData
 from methods.embedding.devise import DeViSE
 from methods.embedding.sje import SJE
-from tests.unit.toy import check_first_step, dot, rankings, seeded, slow_class_loss
+from tests.reference.toy import check_first_step, dot, rankings, seeded, slow_class_loss
 
 Kind = type[DeViSE] | type[SJE]
 Slow = Callable[[list[float], int, float], float]

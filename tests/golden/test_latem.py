@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from benchmark.api import TrainData
 from methods.embedding.latem import LATEM
-from tests.unit.toy import (
+from tests.reference.toy import (
     check_first_step,
-    class_loss,
+    class_slot,
     dot,
     make_float64,
     objective_of,
@@ -48,7 +48,7 @@ def test_the_objective_agrees_with_the_loops(data: TrainData, n_maps: int, whole
     if whole:  # scores in whole numbers: ties among the maps, and scores exactly on the margin
         for values in (method.weight.data.mul_(2), data.features, data.attributes):
             values.round_()
-    value = objective_of(method, data, class_loss(data, weight))(data.features, data.labels)
+    value = objective_of(method, data, class_slot(data, weight))(data.features, data.labels)
     assert float(value.detach()) == pytest.approx(slow_objective(method, data, weight), rel=1e-12, abs=1e-12)
 
 
@@ -61,7 +61,7 @@ def test_one_step_of_training(n_maps: int, weight: float | None):
 def test_scores_take_the_best_map_of_each_class_and_semantics_that_of_the_best_class():
     data = make_float64(n_seen=2)
     method = LATEM(data.meta, LATEM.Config(n_maps=3), seeded(0)).double()
-    objective_of(method, data, None)
+    objective_of(method, data, class_slot(data, None))
     classes, attributes = torch.tensor([len(data.attributes) - 1, 0, 2]), data.attributes.tolist()
     features = torch.randn(30, 5, generator=seeded(1), dtype=torch.float64)
     scores, semantics = method.scores(features, classes), method.semantics(features)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import scipy.linalg
 import scipy.optimize
@@ -13,29 +12,37 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from benchmark.api import Incompatible, LossConfig, RegressionLoss
-from benchmark.train import RefitRun
+from benchmark.api import Incompatible, LossConfig, RegressionLoss, Slot
+from benchmark.engine.runs import RefitRun
 from losses import build
 from methods import _least_squares
-from methods._least_squares import AttributeRegression, Term, conjugate_gradients, in_float64
-from tests.unit.toy import CPU, FixedWeights, ToyLoss
+from methods._least_squares import (
+    AttributeRegression,
+    CentredLinear,
+    CentredRidge,
+    Term,
+    conjugate_gradients,
+    in_float64,
+)
+from tests.reference.least_squares import Floats, close, iterate_to_the_end
+from tests.reference.toy import CPU, FixedWeights, ToyLoss, make_float64, seeded
 
-Floats = npt.NDArray[np.float64]
 N, D, A = 24, 6, 4
 
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Iterates to the end, so that what is left is no early stop."""
-    monkeypatch.setattr(_least_squares, "SOLVER_TOLERANCE", 1e-13)
-    monkeypatch.setattr(_least_squares, "REWEIGHTING_TOLERANCE", 1e-10)
-    monkeypatch.setattr(_least_squares, "REWEIGHTINGS", 400)
+    iterate_to_the_end(monkeypatch)
 
 
 class Problem:
-    """Random data for a regression, and the same problem as one dense least-squares problem in vec(Z)."""
+    """Random data for a regression, and the same problem as one dense least-squares problem in vec(Z).
+
+    Each image is of a class of its own, so that any matrix of targets is one of classes' attributes.
+    """
 
     def __init__(self, seed: int, n: int = N, d: int = D, rank: int = D, *, rotated: bool = True) -> None:
         self.rng = rng = np.random.default_rng(seed)
@@ -44,12 +51,15 @@ class Problem:
         self.offset: Floats | None = rng.standard_normal(A) if rotated else None
         self.basis: Floats | None = np.linalg.qr(rng.standard_normal((A, A)))[0] if rotated else None
         self.weights: Floats = np.exp(rng.standard_normal((n, A)))
-        self.labels = torch.arange(n) % 3
+        self.labels = torch.arange(n)
 
     def build(self) -> AttributeRegression:
         basis, offset = (None if m is None else torch.from_numpy(m) for m in (self.basis, self.offset))
         x, targets = torch.from_numpy(self.x), torch.from_numpy(self.targets)
         return AttributeRegression(x, targets, self.labels, basis, offset)
+
+    def slot(self, loss: RegressionLoss | None) -> Slot:
+        return Slot(torch.from_numpy(self.targets), loss)
 
     def system(
         self,
@@ -90,10 +100,6 @@ class Problem:
         weights = loss.weights(regression.predict(z), torch.from_numpy(self.targets), self.labels)
         assert weights is not None
         return weights
-
-
-def close(found: Tensor, expected: Floats, tolerance: float) -> bool:
-    return bool(np.linalg.norm(found.numpy() - expected) <= tolerance * np.linalg.norm(expected))
 
 
 def tensors(**terms: Floats | float) -> dict[str, Any]:
@@ -269,11 +275,11 @@ class Quartic(RegressionLoss):
 
 
 def solve_reweighted(
-    problem: Problem, loss: RegressionLoss, weight: float = 1.0, **terms: Any
+    problem: Problem, loss: RegressionLoss | None, weight: float = 1.0, **terms: Any
 ) -> tuple[AttributeRegression, Tensor, dict[str, float]]:
     regression, run = problem.build(), RefitRun(CPU, 0, "toy", 1)
     for _ in run.candidates(None, [0]):  # type: ignore[arg-type]
-        solution = regression.solve_reweighted(weight, Term(**terms), loss, run)
+        solution = regression.solve_reweighted(weight, Term(**terms), problem.slot(loss), run)
     (row,) = run.history
     return regression, solution, row
 
@@ -282,7 +288,7 @@ class TestReweighting:
     @pytest.mark.parametrize("weight", [0.1, 1.0, 20.0])
     @pytest.mark.parametrize("seed", range(3))
     def test_the_gradient_under_its_own_weights_is_within_the_tolerance(self, seed: int, weight: float):
-        problem, loss = Problem(seed), ToyLoss(3, A, ToyLoss.Config())
+        problem, loss = Problem(seed), ToyLoss(N, A, ToyLoss.Config())
         regression, solution, row = solve_reweighted(problem, loss, weight, ridge=0.3)
         assert row.keys() == {"candidate", "reweightings", "reweighting_residual"}
         assert 1 <= row["reweightings"] < _least_squares.REWEIGHTINGS
@@ -297,7 +303,7 @@ class TestReweighting:
     @pytest.mark.usefixtures("exact")
     @pytest.mark.parametrize("weight", [0.1, 1.0, 20.0])
     def test_at_the_end_it_solves_the_problem_of_its_own_weights(self, weight: float):
-        problem, loss = Problem(1), ToyLoss(3, A, ToyLoss.Config())
+        problem, loss = Problem(1), ToyLoss(N, A, ToyLoss.Config())
         diagonal, towards = np.array([1.0, 2.0, 0.5, 0.1]), problem.rng.standard_normal((D, A))
         terms = tensors(diagonal=diagonal, linear=diagonal * towards)
         regression, solution, _ = solve_reweighted(problem, loss, weight, ridge=0.3, **terms)
@@ -308,7 +314,7 @@ class TestReweighting:
 
     @pytest.mark.parametrize("seed", range(3))
     def test_steps_that_would_flip_for_ever_are_halved(self, seed: int):
-        problem, loss = Problem(seed), Quartic(3, A, LossConfig())
+        problem, loss = Problem(seed), Quartic(N, A, LossConfig())
         regression = problem.build()
         solution = regression.solve_exactly(1.0, Term())
         start = problem.gradient(regression, solution, problem.own_weights(regression, solution, loss))
@@ -324,7 +330,7 @@ class TestReweighting:
     @pytest.mark.usefixtures("exact")
     def test_the_fixed_point_minimises_the_loss_itself(self):
         """Weights held constant have the loss's gradient, so that without a ridge its minimum is the fixed point."""
-        problem, loss = Problem(2), Quartic(3, A, LossConfig())
+        problem, loss = Problem(2), Quartic(N, A, LossConfig())
         regression, solution, row = solve_reweighted(problem, loss)
         assert row["reweighting_residual"] <= 1e-10
         x, targets = torch.from_numpy(problem.x), torch.from_numpy(problem.targets)
@@ -352,7 +358,7 @@ class TestReweighting:
             return solve(*args, **terms)
 
         monkeypatch.setattr(AttributeRegression, "solve", count)
-        problem, loss = Problem(0), ToyLoss(3, A, ToyLoss.Config())
+        problem, loss = Problem(0), ToyLoss(N, A, ToyLoss.Config())
         regression, solution, row = solve_reweighted(problem, loss, ridge=0.3)
         assert row["reweightings"] == solved == limit
         # What is reported is of the solution that is returned.
@@ -375,11 +381,16 @@ class TestReweighting:
     def test_a_loss_of_weight_0_leaves_the_other_terms(self):
         problem = Problem(0)
         terms = tensors(diagonal=2.0, linear=problem.rng.standard_normal((D, A)))
-        _, solution, _ = solve_reweighted(problem, ToyLoss(3, A, ToyLoss.Config()), 0.0, **terms)
+        _, solution, _ = solve_reweighted(problem, ToyLoss(N, A, ToyLoss.Config()), 0.0, **terms)
         assert torch.allclose(solution, terms["linear"] / 2)
 
+    def test_without_a_loss_the_solution_is_that_for_one_weight_and_nothing_is_logged(self):
+        regression, solution, row = solve_reweighted(Problem(0), None, 0.7, ridge=0.3)
+        assert torch.equal(solution, regression.solve_exactly(0.7, Term(ridge=0.3)))
+        assert row.keys() == {"candidate"}
+
     def test_a_loss_without_weights_is_refused(self):
-        loss = build("balanced-mse", n_classes=3, n_attributes=A)
+        loss = build("balanced-mse", n_classes=N, n_attributes=A)
         with pytest.raises(Incompatible, match="no least-squares form"):
             solve_reweighted(Problem(0), loss)
 
@@ -394,7 +405,7 @@ def test_the_order_of_images_and_semantics_does_not_matter(seed: int, random: An
     random.shuffle(semantics)
 
     def weights() -> tuple[Floats, Floats]:
-        regression, solution, _ = solve_reweighted(problem, ToyLoss(3, A, ToyLoss.Config()), ridge=0.3)
+        regression, solution, _ = solve_reweighted(problem, ToyLoss(N, A, ToyLoss.Config()), ridge=0.3)
         exact = regression.solve_exactly(1.0, Term(ridge=0.3))
         return regression.weight(exact).numpy(), regression.weight(solution).numpy()
 
@@ -408,6 +419,22 @@ def test_the_order_of_images_and_semantics_does_not_matter(seed: int, random: An
         after = weights()
     for one, other in zip(before, after, strict=True):
         assert np.allclose(one[:, semantics], other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [None, "mse"])
+@pytest.mark.parametrize("ridge", [1e-3, 30.0])
+def test_a_centred_ridge_is_ridge_regression_with_a_free_intercept(ridge: float, name: str | None):
+    data = make_float64()
+    loss = None if name is None else build(name, n_classes=6, n_attributes=4)
+    targets = torch.randn(40, 4, generator=seeded(0, "targets"), dtype=torch.float64) + 5
+    solution, outputs = CentredRidge(data, targets, Slot(data.attributes, loss, 0.1), RefitRun(CPU, 0, "toy", 1)).solve(
+        ridge
+    )
+    expected = Ridge(alpha=ridge).fit(data.features.numpy(), targets.numpy())
+    linear, x = CentredLinear(data.meta), 2 * data.features.flip(0) + 1
+    linear.take(solution)
+    assert np.allclose(linear(x).numpy(), expected.predict(x.numpy()), rtol=1e-9)
+    assert np.allclose(outputs.numpy(), expected.predict(data.features.numpy()), rtol=1e-9)
 
 
 def test_in_float64():

@@ -16,20 +16,10 @@ from torch import Tensor
 from benchmark.api import TrainData
 from methods.generative import lisgan
 from methods.generative.lisgan import LisGAN, soul_samples, to_nearest
-from tests.golden.test_cegzsl import Row, make_batch
-from tests.golden.test_dem import slow_layer
-from tests.golden.test_generative_blocks import (
-    check_trained_regressor,
-    check_wgan,
-    first_run,
-    make_wgan,
-    normal,
-    short_accuracy,
-    slopes,
-    slow_features,
-    wgan_descents,
-)
-from tests.unit.toy import class_loss, seeded, slow_class_loss
+from tests.reference.generative import Row, first_run, make_batch, normal, slopes, slow_features
+from tests.reference.networks import slow_layer
+from tests.reference.toy import class_slot, seeded, slow_class_loss
+from tests.reference.wgan import check_trained_regressor, check_wgan, make_wgan, short_accuracy, wgan_descents
 
 # Soul samples ---------------------------------------------------------------------------------------------------------
 
@@ -40,11 +30,11 @@ def slow_mean(rows: list[Row]) -> Row:
 
 def clusters(n_classes: int = 3, n_clusters: int = 3, per_cluster: int = 7) -> tuple[TrainData, list[list[Row]]]:
     """Images of each class around places far apart, in random order, and the means of each class's clusters."""
-    generator = seeded(0)
-    order = torch.randperm(n_classes * n_clusters * per_cluster, generator=generator)
+    rng = seeded(0)
+    order = torch.randperm(n_classes * n_clusters * per_cluster, generator=rng)
     places = order // per_cluster
-    features = 10 * torch.randn(n_classes * n_clusters, 4, generator=generator)[places]
-    features += 0.1 * torch.randn(len(order), 4, generator=generator)
+    features = 10 * torch.randn(n_classes * n_clusters, 4, generator=rng)[places]
+    features += 0.1 * torch.randn(len(order), 4, generator=rng)
     means = []
     for c in range(n_classes):
         own = []
@@ -52,7 +42,7 @@ def clusters(n_classes: int = 3, n_clusters: int = 3, per_cluster: int = 7) -> t
             rows = [x for x, p in zip(features.tolist(), places.tolist(), strict=True) if p == place]
             own.append(slow_mean(rows))
         means.append(sorted(own))
-    attributes = torch.rand(n_classes + 1, 2, generator=generator)
+    attributes = torch.rand(n_classes + 1, 2, generator=rng)
     return TrainData(features, places // n_clusters, attributes, n_classes), means
 
 
@@ -149,8 +139,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainData, int, int]]:
     """What ``soul_samples``, which returns ``some_souls``, is asked for: the data, how many, the generator's seed."""
     calls = []
 
-    def note(data: TrainData, n: int, generator: torch.Generator) -> Tensor:
-        calls.append((data, n, generator.initial_seed()))
+    def note(data: TrainData, n: int, rng: torch.Generator) -> Tensor:
+        calls.append((data, n, rng.initial_seed()))
         return some_souls(data)
 
     monkeypatch.setattr(lisgan, "soul_samples", note)
@@ -161,7 +151,7 @@ def slow_term(method: Any, data: TrainData, batch: TrainData, weight: float | No
     """Li et al. 2019, eq. 6 and 8, and the cycle over the classes of the batch."""
     config, souls = method.config, some_souls(data).tolist()
     value = config.sample_weight * slow_to_nearest(fake, [souls[y] for y in batch.labels.tolist()])
-    noise = first_run().generator("class samples")
+    noise = first_run().rng("class samples")
     classes = [c for c in range(data.n_seen) for _ in range(config.class_samples)]
     drawn = torch.randn(len(classes), method.generator.n_noise, generator=noise)
     generated = slow_features(method.generator, drawn, data.attributes[classes])
@@ -176,13 +166,13 @@ def slow_term(method: Any, data: TrainData, batch: TrainData, weight: float | No
 @pytest.mark.parametrize("weight", [None, 2.5])
 def test_every_objective_and_its_gradient(weight: float | None, asked: list[tuple[TrainData, int, int]]):
     data, batch = make_batch()
-    method = make_wgan(LisGAN, data, **SETTINGS, regression_weight=weight or 0.0)
-    prepare = partial(method.prepare, data, class_loss(data, weight))
+    method = make_wgan(LisGAN, data, **SETTINGS)
+    prepare = partial(method.prepare, data, class_slot(data, weight))
     check_wgan(method, data, batch, prepare, partial(slow_term, method, data, batch, weight))
     ((of, n, seed),) = asked
     assert of is data
     assert n == 2
-    assert seed == first_run().generator("soul samples").initial_seed()
+    assert seed == first_run().rng("soul samples").initial_seed()
 
 
 def test_each_weight_is_of_its_own_term(asked: list[tuple[TrainData, int, int]]):
@@ -192,9 +182,10 @@ def test_each_weight_is_of_its_own_term(asked: list[tuple[TrainData, int, int]])
     for weights in itertools.product((0.0, 1.0), repeat=2):
         settings = {**SETTINGS, "sample_weight": weights[0], "class_weight": weights[1]}
         method = make_wgan(LisGAN, data, **settings)
-        values[weights] = wgan_descents(method, data, batch, partial(method.prepare, data, None))[-1].value
+        prepare = partial(method.prepare, data, class_slot(data, None))
+        values[weights] = wgan_descents(method, data, batch, prepare)[-1].value
         if weights == (0, 0):
-            check_wgan(method, data, batch, partial(method.prepare, data, None))
+            check_wgan(method, data, batch, prepare)
     samples, classes = (values[weights] - values[0, 0] for weights in ((1, 0), (0, 1)))
     assert min(samples, classes) > 0.01
     assert values[1, 1] == pytest.approx(values[0, 0] + samples + classes)
@@ -206,7 +197,7 @@ def test_the_means_are_drawn_anew_in_every_batch():
     means = []
 
     def prepare(run: Any) -> Any:
-        step = method.prepare(data, None, run)
+        step = method.prepare(data, class_slot(data, None), run)
 
         def twice(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
             step(x, y, epoch)
@@ -230,10 +221,11 @@ def test_the_regressor_is_trained_by_the_loss_and_only_with_one():
     data, batch = make_batch()
     method = make_wgan(LisGAN, data, **SETTINGS)
     start = copy.deepcopy(method.regressor)
-    wgan_descents(method, data, batch, partial(method.prepare, data, None))
+    wgan_descents(method, data, batch, partial(method.prepare, data, class_slot(data, None)))
     assert torch.equal(method.regressor.weight, start.weight)
-    assert method.semantics(batch.features) is None
-    wgan_descents(method, data, batch, partial(method.prepare, data, class_loss(data, 1.0)))
+    assert LisGAN.semantics_need_loss
+    method = make_wgan(LisGAN, data, **SETTINGS)
+    wgan_descents(method, data, batch, partial(method.prepare, data, class_slot(data, 1.0)))
     check_trained_regressor(start, method.regressor, data, lambda rows: slow_class_loss(rows, data))
     expected = [pytest.approx(slow_layer(method.regressor, x)) for x in batch.features.tolist()]
     assert method.semantics(batch.features).tolist() == expected

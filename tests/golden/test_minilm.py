@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmark.registry import InputError
-from datasets.minilm import encode
-from tests.unit.fake_packages import BERT, WORDS, bert_weights, write_encoder
+from benchmark.errors import InputError
+from datasets.features.minilm import encode
+from tests.reference.fake_packages import BERT, WORDS, bert_weights, write_encoder
 
 Floats = NDArray[np.float64]
 STATE = {name: tensor.double().numpy() for name, tensor in bert_weights().items()}

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.api import TrainData
 from methods.local.msdn import MSDN
-from tests.golden.local import (
+from tests.reference.local import (
     GRIDS,
     WEIGHTS,
     Vector,
@@ -24,7 +24,7 @@ from tests.golden.local import (
     self_calibration,
     softmax,
 )
-from tests.unit.toy import dot, slow_class_loss
+from tests.reference.toy import dot, slow_class_loss
 
 SETTINGS: list[dict[str, Any]] = [
     {"distillation_weight": 0.5},

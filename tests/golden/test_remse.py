@@ -191,8 +191,8 @@ def test_worked_example() -> None:
 @pytest.mark.parametrize("scale", ["raw", "mean_one"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_without_exponents_it_is_mse_to_the_bit(window: str, scale: str, dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    target, labels = torch.rand(5, 7, generator=generator), torch.tensor([0, 3, 3, 1, 3, 0, 4])
+    rng = torch.Generator().manual_seed(0)
+    target, labels = torch.rand(5, 7, generator=rng), torch.tensor([0, 3, 3, 1, 3, 0, 4])
     sizes = {"n_classes": 5, "n_attributes": 7}
     remse = build("remse", **sizes, alpha=0, beta=0, window=window, scale=scale)
     values, gradients = [], []
@@ -212,14 +212,14 @@ def test_without_exponents_it_is_mse_to_the_bit(window: str, scale: str, dtype: 
 @settings(max_examples=50, deadline=None)
 def test_weights_do_not_depend_on_the_scale_of_the_error(factor: float, window: str, floor: float) -> None:
     """The ratios of E do not; for a memory, as long as all that is in it is scaled alike."""
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     losses = [
         build("remse", n_classes=6, n_attributes=4, alpha=0.7, beta=1.3, normalize=False, window=window, floor=floor)
         for _ in range(2)
     ]
     for _ in range(3):
-        error = torch.randn(9, 4, generator=generator, dtype=torch.float64)
-        labels = torch.randint(6, (9,), generator=generator)
+        error = torch.randn(9, 4, generator=rng, dtype=torch.float64)
+        labels = torch.randint(6, (9,), generator=rng)
         once, scaled = (
             loss.weights(error * by, torch.zeros_like(error), labels)
             for loss, by in zip(losses, (1.0, factor), strict=True)
@@ -228,9 +228,9 @@ def test_weights_do_not_depend_on_the_scale_of_the_error(factor: float, window: 
 
 
 def test_weights_over_classes_alone_do_not_depend_on_the_scale_of_a_semantic() -> None:
-    generator = torch.Generator().manual_seed(0)
-    error = torch.randn(9, 4, generator=generator, dtype=torch.float64)
-    labels = torch.randint(6, (9,), generator=generator)
+    rng = torch.Generator().manual_seed(0)
+    error = torch.randn(9, 4, generator=rng, dtype=torch.float64)
+    labels = torch.randint(6, (9,), generator=rng)
     by = torch.tensor([0.01, 1, 5, 300], dtype=torch.float64)
 
     def weights(error: Tensor, beta: float) -> Tensor:
@@ -244,8 +244,8 @@ def test_weights_over_classes_alone_do_not_depend_on_the_scale_of_a_semantic() -
 
 
 def test_eval_mode_reads_the_memory_and_leaves_it() -> None:
-    generator = torch.Generator().manual_seed(0)
-    predicted, target = torch.rand(2, 6, 3, generator=generator)
+    rng = torch.Generator().manual_seed(0)
+    predicted, target = torch.rand(2, 6, 3, generator=rng)
     first, second = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([3, 3, 3, 2, 2, 2])
     loss = build("remse", n_classes=5, n_attributes=3, window="running")
     assert isinstance(loss, ReMSE)

@@ -5,43 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import scipy.linalg
 import torch
 from torch import Tensor
 
 from benchmark.api import Incompatible, RegressionLoss, TrainData
-from benchmark.train import RefitRun, SelectionRun
+from benchmark.engine.runs import RefitRun, SelectionRun
 from losses import build
 from methods import _least_squares
 from methods.embedding.sae import SAE
-from tests.unit.toy import CPU, FixedWeights, ToyLoss, make_float64, make_train, seeded
+from tests.reference.least_squares import REWEIGHTED, Floats, close, iterate_to_the_end, loss_for
+from tests.reference.toy import CPU, FixedWeights, ToyLoss, make_float64, make_train, seeded, slot_for
 
-Floats = npt.NDArray[np.float64]
 #: (reconstruction, regression weight); the paper's lambda is the second by the first.
 PAIRS = [(1.0, 1.0), (0.01, 1.0), (1.0, 0.03), (50.0, 0.5), (1e-3, 20.0)]
-
-
-REWEIGHTED = ["remse", "mse-matched", "mae", "rmse", "focal", "lds", "toy"]
-
-
-def loss_for(name: str, data: TrainData) -> RegressionLoss:
-    n, a = data.n_seen, data.meta.n_attributes
-    loss = ToyLoss(n, a, ToyLoss.Config()) if name == "toy" else build(name, n_classes=n, n_attributes=a)
-    loss.prepare(data.attributes[: data.n_seen], data.class_counts)
-    return loss
 
 
 def fit(data: TrainData, loss: RegressionLoss | None, reconstruction: float, weight: float, **settings: Any) -> SAE:
     config = SAE.Config(reconstruction=(reconstruction,), regression_weight=weight, **settings)
     method = SAE(data.meta, config, seeded(0))
-    method.fit(data, loss, RefitRun(CPU, 0, "toy", 1))
+    method.fit(data, slot_for(method, data, loss), RefitRun(CPU, 0, "toy", 1))
     return method
-
-
-def close(found: Tensor, expected: Floats, tolerance: float) -> bool:
-    return bool(np.linalg.norm(found.numpy() - expected) <= tolerance * np.linalg.norm(expected))
 
 
 def gradient(data: TrainData, v: Tensor, reconstruction: float, weight: float, weights: Tensor | float) -> float:
@@ -59,10 +44,7 @@ def gradient(data: TrainData, v: Tensor, reconstruction: float, weight: float, w
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Iterates to the end, so that what is left is no early stop."""
-    monkeypatch.setattr(_least_squares, "SOLVER_TOLERANCE", 1e-13)
-    monkeypatch.setattr(_least_squares, "REWEIGHTING_TOLERANCE", 1e-10)
-    monkeypatch.setattr(_least_squares, "REWEIGHTINGS", 400)
+    iterate_to_the_end(monkeypatch)
 
 
 @pytest.mark.parametrize(("reconstruction", "weight"), PAIRS)
@@ -139,7 +121,7 @@ class TestWeighted:
     def test_as_shipped_the_gradient_under_the_solutions_own_weights_is_small(self, name: str):
         data, run = make_float64(1, n=48), RefitRun(CPU, 0, "toy", 1)
         method = SAE(data.meta, SAE.Config(reconstruction=(1.0,)), seeded(0))
-        method.fit(data, loss_for(name, data), run)
+        method.fit(data, slot_for(method, data, loss_for(name, data)), run)
         (row,) = run.history
         assert row.keys() == {"candidate", "reconstruction", "reweightings", "reweighting_residual"}
         weights = loss_for(name, data).weights(data.features @ method.weight, data.targets, data.labels)
@@ -152,7 +134,7 @@ class TestWeighted:
         monkeypatch.setattr(_least_squares, "REWEIGHTINGS", 2)
         data, run, loss = make_float64(1, n=48), RefitRun(CPU, 0, "toy", 1), ToyLoss(6, 4, ToyLoss.Config())
         method = SAE(data.meta, SAE.Config(reconstruction=(1.0,)), seeded(0))
-        method.fit(data, loss, run)
+        method.fit(data, slot_for(method, data, loss), run)
         (row,) = run.history
         left = gradient(
             data, method.weight, 1.0, 1.0, loss.weights(data.features @ method.weight, data.targets, data.labels)
@@ -201,7 +183,7 @@ def test_every_reconstruction_is_tried_and_the_best_is_kept():
     candidates = (1e-3, 1.0, 1e3)
     method = SAE(data.meta, SAE.Config(reconstruction=candidates), seeded(0))
     run = SelectionRun(CPU, 0, "toy", held)
-    method.fit(data, None, run)
+    method.fit(data, slot_for(method, data, None), run)
     assert [row["reconstruction"] for row in run.history] == pytest.approx(candidates)
     best = max(range(3), key=lambda i: run.history[i]["held-out AUSUC"])  # the first of equals
     assert run.choice == best + 1

@@ -11,23 +11,22 @@ import pytest
 import torch
 
 from benchmark.api import TrainData
-from benchmark.train import RefitRun
 from methods.generative.sdgzsl import SDGZSL
-from tests.golden.test_cegzsl import (
+from tests.reference.descents import check_descent, descents, moved, without
+from tests.reference.generative import (
     Row,
-    check_descent,
-    descents,
+    first_run,
     leaky,
     learning_loss,
     lively,
     make_batch,
-    slow_generator,
+    slow_generated,
     slow_mlp,
     slow_pair,
     unseen_accuracy,
 )
-from tests.golden.test_dem import slow_layer
-from tests.unit.toy import CPU, class_loss, seeded, slow_class_loss
+from tests.reference.networks import slow_layer
+from tests.reference.toy import class_slot, seeded, slot_for, slow_class_loss
 
 NETWORKS = ("encoder", "generator", "coder", "decoder", "relation")
 
@@ -68,8 +67,8 @@ class Drawn:
 
 
 def draw(method: Any, batch: TrainData) -> Drawn:
-    config, n, run = method.config, len(batch.labels), RefitRun(CPU, 0, "toy", 1)
-    generator, drops = run.generator("noise"), run.generator("dropout")
+    config, n, run = method.config, len(batch.labels), first_run()
+    rng, drops = run.rng("noise"), run.rng("dropout")
 
     def drop(n_columns: int, share: float) -> list[Row]:
         if share == 0:
@@ -78,9 +77,9 @@ def draw(method: Any, batch: TrainData) -> Drawn:
         return [[1 / (1 - share) if u >= share else 0.0 for u in row] for row in uniform]
 
     dropped = drop(batch.features.shape[1], config.encoder_dropout)
-    noise = torch.randn(n, config.noise, generator=generator, dtype=torch.float64).tolist()
+    noise = torch.randn(n, config.noise, generator=rng, dtype=torch.float64).tolist()
     of_real, of_fake = (drop(2 * config.semantic, config.code_dropout) for _ in range(2))
-    orders = [torch.randperm(2 * n, generator=generator).tolist() for _ in range(config.discriminator_steps)]
+    orders = [torch.randperm(2 * n, generator=rng).tolist() for _ in range(config.discriminator_steps)]
     return Drawn(dropped, noise, (of_real, of_fake), orders)
 
 
@@ -97,7 +96,7 @@ def slow_reconstructions(method: Any, batch: TrainData, drawn: Drawn) -> tuple[l
         encoded = slow_mlp(method.encoder.net, times(x, factors) + a)
         means, log_variances = encoded[: len(noise)], encoded[len(noise) :]
         code = [m + math.exp(v / 2) * e for m, v, e in zip(means, log_variances, noise, strict=True)]
-        fake.append(slow_generator(method.generator, code, a))
+        fake.append(slow_generated(method.generator, code, a))
         divergence += 0.5 * sum(m**2 + math.exp(v) - 1 - v for m, v in zip(means, log_variances, strict=True))
     return fake, divergence / len(fake)
 
@@ -153,10 +152,11 @@ def slow_discrimination(method: Any, codes: list[Row], order: list[int]) -> floa
 @pytest.mark.parametrize("weight", [None, 2.5])
 def test_every_objective_and_its_gradient(weight: float | None, epoch: int):
     data, batch = make_batch()
-    method = make_method(data, regression_weight=weight or 0.0)
-    objective, *discriminator = descents(method, data, batch, class_loss(data, weight), epoch)
+    method = make_method(data)
+    objective, *discriminator = descents(method, data, batch, class_slot(data, weight), epoch)
     drawn = draw(method, batch)
     held = NETWORKS + (("regressor",) if weight else ())
+    objective = objective if weight else without(objective, "regressor")
     check_descent(method, objective, partial(slow_objective, method, batch, drawn, epoch, weight), *held)
     fake, _ = slow_reconstructions(method, batch, drawn)
     codes = [slow_codes(method, x) for x in batch.features.tolist() + fake]
@@ -169,7 +169,7 @@ def test_every_objective_and_its_gradient(weight: float | None, epoch: int):
 def test_dropout_is_of_the_inputs_and_of_the_codes_in_training():
     data, batch = make_batch()
     method = make_method(data, encoder_dropout=0.4, code_dropout=0.3, discriminator_steps=1)
-    objective, discriminator = descents(method, data, batch, class_loss(data, 1.0), 3)
+    objective, discriminator = descents(method, data, batch, class_slot(data, 1.0), 3)
     drawn = draw(method, batch)
     factors = {f for rows in (drawn.dropped, *drawn.dropped_codes) for row in rows for f in row}
     assert sorted(factors) == pytest.approx([0, 1 / 0.7, 1 / 0.6])
@@ -197,7 +197,8 @@ def test_the_discriminator_learns_to_estimate_the_total_correlation(dependent: b
 
 def test_what_the_loss_learns_is_trained_with_the_networks():
     data, batch = make_batch()
-    objective, *discriminator = descents(make_method(data), data, batch, learning_loss(data), 1)
+    method = make_method(data)
+    objective, *discriminator = descents(method, data, batch, slot_for(method, data, learning_loss(data)))
     assert objective.held == {*NETWORKS, "regressor", "loss"}
     assert objective.gradients["loss.log_noise"].abs() > 1e-3
     assert not any("loss" in descent.held for descent in discriminator)
@@ -206,7 +207,7 @@ def test_what_the_loss_learns_is_trained_with_the_networks():
 def test_weights_decay_but_not_those_of_the_discriminator_or_of_the_loss():
     data, batch = make_batch()
     method = make_method(data, lr=0.02, weight_decay=0.3)
-    objective, discriminator, _ = descents(method, data, batch, learning_loss(data), 1)
+    objective, discriminator, _ = descents(method, data, batch, slot_for(method, data, learning_loss(data)))
     decays = [group["weight_decay"] for group in objective.optimizer.param_groups]
     assert decays == [0.3, 0.0]
     for descent in (objective, discriminator):
@@ -220,25 +221,32 @@ def test_weights_decay_but_not_those_of_the_discriminator_or_of_the_loss():
 def test_decay_moves_what_has_no_gradient(decay: float):
     """A regression of weight 0 has none, so that Adam's first step is by the learning rate, towards 0, or none."""
     data, batch = make_batch()
-    method = make_method(data, lr=1e-3, weight_decay=decay, regression_weight=0.0)
+    method = make_method(data, lr=1e-3, weight_decay=decay)
     start = method.regressor.weight.detach().clone()
-    method.prepare(data, class_loss(data, 0.0), RefitRun(CPU, 0, "toy", 1))(batch.features, batch.labels, 1)
-    moved = start - (1e-3 * start.sign() if decay else 0.0)
-    assert torch.allclose(method.regressor.weight.detach(), moved, rtol=0, atol=1e-8)
+    method.prepare(data, class_slot(data, 0.0), first_run())(batch.features, batch.labels, 1)
+    expected = start - (1e-3 * start.sign() if decay else 0.0)
+    assert torch.allclose(method.regressor.weight.detach(), expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("weight", [None, 2.5])
+def test_the_regressor_learns_with_a_loss_alone(weight: float | None):
+    """Without one it does not even decay."""
+    data, batch = make_batch()
+    method = make_method(data, weight_decay=0.1)
+    always = {*NETWORKS, "discriminator"}
+    assert moved(method, data, batch, class_slot(data, weight)) == always | ({"regressor"} if weight else set())
+    assert SDGZSL.semantics_need_loss
 
 
 def test_images_are_classified_and_regressed_from_the_first_half():
     data, batch = make_batch()
     method = make_method(data)
-    descents(method, data, batch, class_loss(data, 1.0), 1)
+    descents(method, data, batch, class_slot(data, 1.0))
     halves = [slow_codes(method, x)[:2] for x in batch.features.tolist()]
     assert method.represent(batch.features).tolist() == [pytest.approx(half, abs=1e-12) for half in halves]
     found = method.semantics(batch.features)
-    assert found is not None
     expected = [slow_layer(method.regressor, half) for half in halves]
     assert found.tolist() == [pytest.approx(row, abs=1e-12) for row in expected]
-    descents(method, data, batch, None, 1)
-    assert method.semantics(batch.features) is None
 
 
 @pytest.mark.parametrize("loss_name", [None, "remse"])

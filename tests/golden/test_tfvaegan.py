@@ -11,25 +11,31 @@ from torch import Tensor
 
 from benchmark.api import TrainData
 from methods.generative.tfvaegan import TFVAEGAN
-from tests.golden.generative import (
+from tests.reference.descents import check_descent, descents, descents_and_log, learning_rates, moved
+from tests.reference.generative import (
+    Row,
+    leaky,
+    learning_loss,
+    make_batch,
+    make_scaled_batch,
+    own_slot,
+    slow_error,
+    slow_generated,
+    slow_mlp,
+    unseen_accuracy,
+)
+from tests.reference.networks import slow_layer
+from tests.reference.toy import dot, slot_for
+from tests.reference.vaegan import (
     check_classifiers,
     check_critics,
     check_the_critics_weight,
-    descents,
     draw,
-    learning_rates,
     make_method,
-    make_scaled_batch,
-    moved,
     noise_of_a_run,
-    slow_error,
-    slow_generated,
     slow_rebuild,
     slow_vaegan,
 )
-from tests.golden.test_cegzsl import Row, check_descent, leaky, learning_loss, make_batch, slow_mlp, unseen_accuracy
-from tests.golden.test_dem import slow_layer
-from tests.unit.toy import class_loss, dot
 
 GENERATING = {"encoder", "generator"}
 
@@ -85,7 +91,7 @@ def test_every_objective_and_its_gradient(with_loss: bool, epoch: int, freeze_de
     method = make_method(
         TFVAEGAN, data, output=output, freeze_decoder=freeze_decoder, feedback_weight=0.8, critic_steps=1, **rates
     )
-    found, logged = descents(method, data, batch, class_loss(data, 1.0 if with_loss else None), epoch)
+    found, logged = descents_and_log(method, data, batch, own_slot(method, data, with_loss), epoch)
     regression, *critics, generator = found
 
     def rebuild(noise: Tensor) -> tuple[list[Row], float]:
@@ -120,16 +126,17 @@ def test_every_objective_and_its_gradient(with_loss: bool, epoch: int, freeze_de
 @pytest.mark.parametrize("with_loss", [False, True])
 def test_the_feedback_learns_in_every_other_epoch(with_loss: bool, freeze_decoder: bool):
     data, batch = make_batch()
-    loss, always = class_loss(data, 1.0 if with_loss else None), GENERATING | {"critic", "decoder"}
+    always = GENERATING | {"critic", "decoder"}
     for epoch in range(1, 5):
         method = make_method(TFVAEGAN, data, freeze_decoder=freeze_decoder)
-        assert moved(method, data, batch, loss, epoch) == always | (set() if epoch % 2 else {"feedback"})
+        slot = own_slot(method, data, with_loss)
+        assert moved(method, data, batch, slot, epoch) == always | (set() if epoch % 2 else {"feedback"})
 
 
 def test_without_a_feedback_in_training_all_epochs_are_alike():
     data, batch = make_batch()
     method = make_method(TFVAEGAN, data, feedback_weight=0.0)
-    (*_, odd), (*_, even) = (descents(method, data, batch, class_loss(data, 1.0), epoch)[0] for epoch in (1, 2))
+    (*_, odd), (*_, even) = (descents(method, data, batch, own_slot(method, data, True), epoch) for epoch in (1, 2))
     assert odd.value == even.value
     assert odd.held == even.held == GENERATING | {"decoder"}
 
@@ -138,7 +145,8 @@ def test_without_a_feedback_in_training_all_epochs_are_alike():
 def test_what_the_loss_learns_is_trained_with_the_decoder(freeze_decoder: bool):
     data, batch = make_batch()
     method = make_method(TFVAEGAN, data, freeze_decoder=freeze_decoder)
-    regression, *critics, generator = descents(method, data, batch, learning_loss(data))[0]
+    slot = slot_for(method, data, learning_loss(data))
+    regression, *critics, generator = descents(method, data, batch, slot)
     assert regression.held == {"decoder", "loss"}
     assert generator.held == GENERATING | (set() if freeze_decoder else {"decoder", "loss"})
     for descent in (regression,) if freeze_decoder else (regression, generator):
@@ -163,9 +171,9 @@ def test_images_are_classified_with_the_decoders_layers(weight: float):
 def test_semantics_are_the_decoders(with_loss: bool):
     data, batch = make_batch()
     method = make_method(TFVAEGAN, data)
-    descents(method, data, batch, class_loss(data, 1.0 if with_loss else None))
+    descents(method, data, batch, own_slot(method, data, with_loss))
+    assert not TFVAEGAN.semantics_need_loss
     found = method.semantics(batch.features)
-    assert found is not None
     for row, x in zip(found.tolist(), batch.features.tolist(), strict=True):
         assert row == pytest.approx(slow_decoded(method, x), abs=1e-12)
         assert dot(row, row) == pytest.approx(1)

@@ -10,29 +10,38 @@ import torch
 from torch import Tensor
 
 from benchmark.api import TrainData
-from benchmark.train import RefitRun
 from methods.generative import _synthesis
 from methods.generative.vaegan import VAEGAN
-from tests.golden.generative import (
+from tests.reference.descents import (
+    check_descent,
+    descents_and_log,
+    learning_rates,
+    moved,
+    parameters_of,
+    recorder,
+)
+from tests.reference.generative import (
+    Row,
+    first_run,
+    learning_loss,
+    make_batch,
+    make_scaled_batch,
+    own_slot,
+    slow_generated,
+    unseen_accuracy,
+)
+from tests.reference.networks import slow_layer
+from tests.reference.toy import slot_for, slow_class_loss
+from tests.reference.vaegan import (
     check_classifiers,
     check_critics,
     check_the_critics_weight,
-    descents,
     draw,
-    learning_rates,
     make_method,
-    make_scaled_batch,
-    moved,
     noise_of_a_run,
-    parameters_of,
-    recorder,
-    slow_generated,
     slow_rebuild,
     slow_vaegan,
 )
-from tests.golden.test_cegzsl import Row, check_descent, learning_loss, make_batch, unseen_accuracy
-from tests.golden.test_dem import slow_layer
-from tests.unit.toy import CPU, class_loss, slow_class_loss
 
 NETWORKS = {"encoder", "generator"}
 
@@ -53,7 +62,7 @@ def slow_objective(method: Any, batch: TrainData, noise: Tensor, with_loss: bool
 def test_every_objective_and_its_gradient(with_loss: bool, output: str):
     data, batch = make_scaled_batch(output)
     method = make_method(VAEGAN, data, output=output, lr=0.02, regressor_epochs=1)
-    found, logged = descents(method, data, batch, class_loss(data, 1.0 if with_loss else None))
+    found, logged = descents_and_log(method, data, batch, own_slot(method, data, with_loss))
     *critics, generator = found
     noise = noise_of_a_run()
     check_critics(method, batch, critics, partial(slow_rebuild, method, batch), noise)
@@ -70,11 +79,11 @@ def test_every_objective_and_its_gradient(with_loss: bool, output: str):
 def test_the_regressor_is_trained_on_real_images_beforehand():
     data, _ = make_batch()
     method = make_method(VAEGAN, data, batch_size=5, regressor_epochs=2, regressor_lr=0.03)
-    found = []
+    found, slot = [], own_slot(method, data, True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_synthesis, "descend", recorder(method, class_loss(data, 1.0), found))
-        method.prepare(data, class_loss(data, 1.0), RefitRun(CPU, 0, "toy", 1))
-    order = RefitRun(CPU, 0, "toy", 1).generator("regressor batches")
+        patch.setattr(_synthesis, "descend", recorder(method, slot, found))
+        method.prepare(data, slot, first_run())
+    order = first_run().rng("regressor batches")
     batches = [images for _ in range(2) for images in torch.randperm(9, generator=order).split(5)]
     assert len(found) == len(batches) == 4
     for images, descent in zip(batches, found, strict=True):
@@ -88,24 +97,25 @@ def test_the_regressor_learns_beforehand_and_with_a_loss_alone(with_loss: bool):
     data, batch = make_batch()
     method = make_method(VAEGAN, data)
     start = method.regressor.weight.detach().clone()
-    assert moved(method, data, batch, class_loss(data, 1.0 if with_loss else None)) == {*NETWORKS, "critic"}
+    assert moved(method, data, batch, own_slot(method, data, with_loss)) == {*NETWORKS, "critic"}
     assert torch.equal(method.regressor.weight, start) != with_loss
-    assert (method.semantics(batch.features) is not None) == with_loss
+    assert VAEGAN.semantics_need_loss
 
 
 def test_what_the_loss_learns_is_trained_with_the_regressor():
     data, batch = make_batch()
-    method, loss = make_method(VAEGAN, data), learning_loss(data)
-    start = parameters_of(method, loss)["loss.log_noise"].item()
-    assert moved(method, data, batch, loss) == {*NETWORKS, "critic"}
-    assert abs(parameters_of(method, loss)["loss.log_noise"].item() - start) > 1e-3
+    method = make_method(VAEGAN, data)
+    slot = slot_for(method, data, learning_loss(data))
+    start = parameters_of(method, slot)["loss.log_noise"].item()
+    assert moved(method, data, batch, slot) == {*NETWORKS, "critic"}
+    assert abs(parameters_of(method, slot)["loss.log_noise"].item() - start) > 1e-3
 
 
 def test_images_are_classified_as_they_are():
     data, batch = make_batch()
     method = make_method(VAEGAN, data, n_generated=3)
     check_classifiers(method, data, list, partial(slow_generated, method.generator))
-    method.prepare(data, class_loss(data, 1.0), RefitRun(CPU, 0, "toy", 1))
+    method.prepare(data, own_slot(method, data, True), first_run())
     expected = [slow_layer(method.regressor, x) for x in batch.features.tolist()]
     assert method.semantics(batch.features).tolist() == [pytest.approx(row, abs=1e-12) for row in expected]
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import scipy.io
 
-from datasets import _cache, resolve, xlsa17
+from benchmark.registries import DATASETS
+from datasets import cache, xlsa17
 from datasets.xlsa17 import Xlsa17, feature_sets
-from tests.unit.test_xlsa17 import A, cache, refusal, root, toy, toy_features
+from tests.reference.xlsa17 import A, cache_folder, refusal, root, toy, toy_features
 
-__all__ = ["cache", "root"]  # fixtures
+__all__ = ["cache_folder", "root"]  # fixtures
 
 N = len(toy_features()["labels"])
 LOCAL = np.random.default_rng(2).standard_normal((N, 2, 3, 5)).astype(np.float16)
@@ -37,7 +38,7 @@ def write_vectors(root: Path, vectors: Any) -> Path:
 
 
 @pytest.mark.parametrize(("array", "kind"), [(LOCAL, "local"), (PIXELS, "images")])
-def test_reads_what_the_file_holds(root: Path, cache: Path, array: np.ndarray, kind: str) -> None:
+def test_reads_what_the_file_holds(root: Path, cache_folder: Path, array: np.ndarray, kind: str) -> None:
     write_array(root, array)
     for _ in range(2):
         split = toy(root).load()
@@ -48,7 +49,7 @@ def test_reads_what_the_file_holds(root: Path, cache: Path, array: np.ndarray, k
         assert np.array_equal(split.features, array)
         assert np.array_equal(split.labels, toy_features()["labels"].ravel() - 1)
         assert split.attribute_vectors is None
-    assert not list(cache.glob("features/*"))  # it is mapped where it lies, not copied
+    assert not list(cache_folder.glob("features/*"))  # it is mapped where it lies, not copied
 
 
 def test_global_features_come_first(root: Path) -> None:
@@ -168,11 +169,11 @@ def test_a_file_that_changes_while_it_is_read(root: Path, monkeypatch: pytest.Mo
     assert refusal(toy(root).load).endswith("res101.npy: changed while it was read; try again")
 
 
-def test_a_cache_that_cannot_be_written(root: Path, cache: Path) -> None:
-    cache.write_text("a file where a folder should be")
+def test_a_cache_that_cannot_be_written(root: Path, cache_folder: Path) -> None:
+    cache_folder.write_text("a file where a folder should be")
     write_array(root, LOCAL)
     assert np.array_equal(toy(root).load().features, LOCAL)
-    assert not _cache.is_sound("anything")
+    assert not cache.is_sound("anything")
 
 
 #: Of the results that are stored in leaderboards/results.
@@ -184,10 +185,10 @@ REVISIONS = {"cub50": "b7e14500f1f8", "awa1": "ac15b7bef8ac"}
 def test_revisions_of_stored_results(name: str, real_data_root: Path, tmp_path: Path) -> None:
     if not (real_data_root / name.upper()).is_dir():
         pytest.skip(f"{real_data_root} holds no {name.upper()}")
-    assert resolve(name, {}, real_data_root).revision == REVISIONS[name]
+    assert DATASETS.resolve(name, {}, real_data_root).revision == REVISIONS[name]
     folder = tmp_path / name.upper()
     shutil.copytree(real_data_root / name.upper(), folder)
     folder.chmod(0o755)
     scipy.io.savemat(folder / "attribute_vectors.mat", {"vectors": np.ones((2, 312))})
-    features = resolve(name, {}, tmp_path).features
+    features = DATASETS.resolve(name, {}, tmp_path).features
     assert Xlsa17(name, Xlsa17.Config(features=features), tmp_path).revision == REVISIONS[name]

@@ -11,11 +11,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from benchmark import results as results_module
-from benchmark.audit import Stored, audit, read_all
-from benchmark.leaderboard import check, main, schema, write_boards
-from benchmark.registry import InputError
-from benchmark.results import Result, Store, read_result
+from benchmark.boards.files import check, schema, write_boards
+from benchmark.errors import InputError
+from benchmark.leaderboard import main
+from benchmark.results import record
+from benchmark.results.audit import Stored, audit, read_all
+from benchmark.results.record import Result
+from benchmark.results.store import Store, read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Two files of version 1 as runs wrote them; never rewritten, because old files load for ever.
@@ -91,7 +93,7 @@ def test_older_versions_are_migrated_step_by_step(tmp_path: Path, monkeypatch: p
         kept = {k: v for k, v in content.items() if k != "random_seed"}
         return {**kept, "schema_version": 1, "seed": content["random_seed"]}
 
-    monkeypatch.setattr(results_module, "MIGRATIONS", {-1: renamed, 0: renamed_again})
+    monkeypatch.setattr(record, "MIGRATIONS", {-1: renamed, 0: renamed_again})
     file = FILES[0]
     expected = read_result(file)
     old = json.loads(file.read_text(encoding="utf-8")) | {"schema_version": -1, "number": expected.seed}
@@ -149,6 +151,10 @@ def test_a_forged_file_is_refused(edit: Callable[[Content], None], reason: str) 
     lines = audit([changed(of("awa1"), edit)])
     assert any(reason in line for line in lines), lines
     assert all(line.startswith("a.json: ") for line in lines)
+
+
+def test_memory_that_the_system_did_not_tell_is_no_fault() -> None:
+    assert audit([changed(of("awa1"), set_("cost.peak_memory_mib", None))]) == []
 
 
 def test_figures_of_another_error_matrix_are_refused() -> None:

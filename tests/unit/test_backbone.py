@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from benchmark.api import Incompatible
-from benchmark.protocol import evaluation_stage, train_data
-from benchmark.registry import InputError
-from benchmark.train import RefitRun
-from methods.local._backbone import Backbone, BackboneConfig, crop
+from benchmark.engine.protocol import evaluation_stage, train_data
+from benchmark.engine.runs import RefitRun
+from benchmark.errors import InputError
+from methods.local._backbone import BackboneConfig, TrainedBackbone, crop
 from methods.local.attentionnet import AttentionNet
-from tests.unit.toy import CPU, make_split, seeded
+from tests.reference.toy import CPU, make_split, seeded, slot_for
 
 SMALL = "test_resnet"  # timm's own network for tests
 
@@ -62,7 +62,7 @@ def test_only_what_is_not_frozen_moves_and_at_its_own_rate() -> None:
         )
         method = AttentionNet(train.meta, config, seeded(0))
         before = {name: value.clone() for name, value in method.state_dict().items()}
-        method.fit(train, None, RefitRun(CPU, 0, "", 1))
+        method.fit(train, slot_for(method, train, None), RefitRun(CPU, 0, "", 1))
         moved = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
         assert "prototypes" in moved
         prefix = "backbone.network.model."
@@ -79,10 +79,20 @@ def test_checkpointing_changes_memory_alone() -> None:
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=seeded(1))
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        network = Backbone(BackboneConfig(name=SMALL, weights="random", checkpointing=checkpointing), (32, 32)).train()
+        config = BackboneConfig(name=SMALL, weights="random", checkpointing=checkpointing)
+        network = TrainedBackbone(config, (32, 32)).train()
         network(images, seeded(0)).square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
     torch.testing.assert_close(*gradients)
+
+
+def test_networks_of_torchvision_drop_no_layers_at_random() -> None:
+    """Their stochastic depth draws from torch's global random numbers, which a run does not seed."""
+    config = BackboneConfig(name="torchvision:efficientnet_b0", weights="random")
+    backbone = TrainedBackbone(config, (32, 32))
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=seeded(1))
+    with torch.no_grad():
+        assert torch.equal(backbone.train().network(images)[1], backbone.eval().network(images)[1])
 
 
 def test_amp_is_close_to_float32() -> None:
@@ -90,7 +100,7 @@ def test_amp_is_close_to_float32() -> None:
     found = []
     for amp in (False, True):
         torch.manual_seed(0)
-        network = Backbone(BackboneConfig(name=SMALL, weights="random", amp=amp), (32, 32)).eval()
+        network = TrainedBackbone(BackboneConfig(name=SMALL, weights="random", amp=amp), (32, 32)).eval()
         found.append(network(images, None))
     assert found[1].dtype == torch.float32
     assert not torch.equal(*found)
@@ -116,4 +126,4 @@ def test_a_backbone_and_images_belong_together() -> None:
 )
 def test_what_is_wrong_is_said(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Backbone(BackboneConfig(**{"name": SMALL, **settings}), (40, 40))
+        TrainedBackbone(BackboneConfig(**{"name": SMALL, **settings}), (40, 40))

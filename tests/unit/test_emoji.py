@@ -13,14 +13,16 @@ import scipy.io
 import torch
 from PIL import Image
 
-from benchmark.registry import InputError
-from datasets import backbones, minilm, resolve
-from datasets.backbones import Backbone, Preprocessing
+from benchmark.errors import InputError
+from benchmark.registries import DATASETS
+from benchmark.toolkit import backbones
+from benchmark.toolkit.backbones import Backbone, Preprocessing
 from datasets.emoji.build import FOLDER, build
 from datasets.emoji.classes import RENDERINGS, read_classes
 from datasets.emoji.packages import SOURCES, Sources, fetch
-from datasets.extract import Loading
-from tests.unit.fake_packages import drawing, write_packages, write_tgz
+from datasets.features import minilm
+from datasets.features.extraction import Loading
+from tests.reference.fake_packages import drawing, write_packages, write_tgz
 
 CLASSES = read_classes()
 NAMES = [emoji.name.replace(" ", "_") for emoji in CLASSES]
@@ -118,7 +120,7 @@ def test_building_again_gives_the_same_files(tmp_path: Path, folder: Path, store
 
 def test_the_suite_reads_it(folder: Path, store: Path, sources: Sources) -> None:
     for options, kind in ({}, "global"), ({"features": "effnetlite0-grid"}, "local"):
-        split = resolve("emoji", options, folder.parent).load()
+        split = DATASETS.resolve("emoji", options, folder.parent).load()
         assert split.kind == kind
         assert [split.class_names[c] for c in split.labels] == [name for name in NAMES for _ in range(3)]
         assert split.class_names == tuple(NAMES)
@@ -128,7 +130,7 @@ def test_the_suite_reads_it(folder: Path, store: Path, sources: Sources) -> None
 
 
 def test_features_are_those_of_the_images_in_order(folder: Path) -> None:
-    split = resolve("emoji", {}, folder.parent).load()
+    split = DATASETS.resolve("emoji", {}, folder.parent).load()
     for number, (emoji, rendering) in enumerate((emoji, r) for emoji in CLASSES for r in RENDERINGS):
         spot = np.asarray(drawing(emoji, rendering))[1, 1, :3] / 255
         np.testing.assert_allclose(split.features[number], (spot + 3) / 4, atol=1e-6)
@@ -136,7 +138,7 @@ def test_features_are_those_of_the_images_in_order(folder: Path) -> None:
 
 def test_without_files_it_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"python -m datasets\.emoji makes it"):
-        resolve("emoji", {}, tmp_path).load()
+        DATASETS.resolve("emoji", {}, tmp_path).load()
 
 
 @pytest.mark.network
@@ -151,7 +153,7 @@ def test_real_packages(tmp_path: Path) -> None:
         pytest.skip(str(error))
     folder = tmp_path / "data" / FOLDER
     build(folder, packages, SOURCES, backbone, Loading(torch.device("cpu"), batch_size=32, workers=0))
-    split = resolve("emoji", {}, folder.parent).load()
+    split = DATASETS.resolve("emoji", {}, folder.parent).load()
     assert split.features.shape == (312, 1280)
     np.testing.assert_allclose(np.linalg.norm(split.attributes, axis=1), 1, rtol=1e-5)
     # Another rendering of the same emoji is the nearest image far more often than by chance (2 of 311); 0.24 was seen.

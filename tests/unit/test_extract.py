@@ -20,8 +20,9 @@ from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 
-from datasets import extract, resolve
-from datasets._rows import Rows
+from benchmark.registries import DATASETS
+from datasets.features import extract, extraction
+from datasets.features.rows import Rows
 
 N = 24
 GOOD = "cow/2.png"
@@ -51,7 +52,7 @@ def arguments(work: Path, *more: str, new: bool = True) -> list[str]:
 
 
 def load(work: Path, features: str):
-    return resolve("zoo", {"features": features}, work / "data").load()
+    return DATASETS.resolve("zoo", {"features": features}, work / "data").load()
 
 
 def provenance(work: Path, name: str) -> dict:
@@ -121,14 +122,14 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 KILLED = """
 import os, signal, sys
-from datasets import _rows, extract
-_rows._SAVE_SECONDS, save, times = -1.0, _rows.Rows.save, []
+from datasets.features import extract, rows
+rows._SAVE_SECONDS, save, times = -1.0, rows.Rows.save, []
 def save_then_die(self):
     save(self)
     times.append(1)
     if len(times) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-_rows.Rows.save = save_then_die
+rows.Rows.save = save_then_die
 extract.main(sys.argv[1:])
 """
 
@@ -209,13 +210,13 @@ def test_a_full_disk(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 def test_the_loader_is_named_where_it_is_the_bottleneck(
     work: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = extract._Pixels.__getitem__
+    read = extraction._Pixels.__getitem__
 
-    def slow(self: extract._Pixels, index: int):
+    def slow(self: extraction._Pixels, index: int):
         time.sleep(0.2)
         return read(self, index)
 
-    monkeypatch.setattr(extract._Pixels, "__getitem__", slow)
+    monkeypatch.setattr(extraction._Pixels, "__getitem__", slow)
     assert extract.main(arguments(work)) == 0
     assert "Reading was the bottleneck" in caplog.text
     assert "--workers than 0" in caplog.text

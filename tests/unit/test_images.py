@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.registry import InputError
-from datasets.images import ImageFolder, Table, find, read_table, split
+from benchmark.errors import InputError
+from datasets.features.images import ImageFolder, Table, find, make_split, read_table
 
 SIZES = {"ant": 5, "bee": 5, "cow": 10, "dog": 1}
 TABLE = 'class,legs,"wings, any"\nant,6,0\nbee,6,1\ncow,4,0\ndog,4,0.5\neel,1,0\n'
@@ -32,7 +32,7 @@ def zoo(tmp_path: Path) -> Path:
 
 def made(zoo: Path, text: str):
     (zoo.parent / "split.csv").write_text(text)
-    return split(find(zoo), read_table(zoo.parent / "table.csv"), zoo.parent / "split.csv")
+    return make_split(find(zoo), read_table(zoo.parent / "table.csv"), zoo.parent / "split.csv")
 
 
 def refusal(action, match: str) -> None:
@@ -147,4 +147,4 @@ def test_bad_splits(zoo: Path, text: str, message: str) -> None:
 
 def test_a_folder_that_the_table_lacks(zoo: Path) -> None:
     table = Table(("ant", "bee", "cows"), ("legs",), np.ones((3, 1), np.float32))
-    refusal(lambda: split(find(zoo), table, zoo.parent / "split.csv"), "no class 'cow'; did you mean 'cows'")
+    refusal(lambda: make_split(find(zoo), table, zoo.parent / "split.csv"), "no class 'cow'; did you mean 'cows'")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from torch import Tensor
 
-from benchmark.imbalance import Imbalance, decode, encode, error_matrix, summarise
+from benchmark.measures.imbalance import Imbalance, decode, encode, error_matrix, summarise
 
 untimed = settings(deadline=None)  # a loaded machine fails no test
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

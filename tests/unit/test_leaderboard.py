@@ -1,4 +1,4 @@
-"""Boards and their statistics. After a wanted change of the rendering: ``python -m tests.unit.test_leaderboard``."""
+"""Boards and their statistics, as Markdown, as text and for other programs; and the folder that they lie in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,151 +22,33 @@ from hypothesis import strategies as st
 from scipy.special import stdtr
 from scipy.stats import ttest_rel
 
-from benchmark import boards, leaderboard, run
-from benchmark.boards import HEADER, render
-from benchmark.cells import NONE
+from benchmark import leaderboard, run
+from benchmark.boards import export, files, view
+from benchmark.boards.comparison import compare, comparisons, holm
+from benchmark.boards.export import as_csv, as_json, as_latex
+from benchmark.boards.files import check, write_boards
+from benchmark.boards.markdown import HEADER, render
+from benchmark.boards.rows import boards as grouped
+from benchmark.boards.rows import cost, metric
+from benchmark.boards.text import terminal_table
+from benchmark.boards.wording import NONE
+from benchmark.cli import parse_partitions, parse_seeds
 from benchmark.config import parse_assignments, parse_spec
-from benchmark.formats import FORMATS, as_csv, as_json, as_latex
-from benchmark.jobs import parse_seeds, parse_splits
-from benchmark.leaderboard import check, main, terminal_table, write_boards
-from benchmark.registry import Entry, InputError
-from benchmark.results import Result, Store, read_result
-from benchmark.statistics import boards as grouped
-from benchmark.statistics import compare, comparisons, cost, holm, metric
+from benchmark.errors import InputError
+from benchmark.leaderboard import main
+from benchmark.registries import MethodEntry
+from benchmark.results.record import Result
+from benchmark.results.store import Store, read_result
+from tests.reference.leaderboards import COMMIT, ENTRIES, GOLDEN, METHODS, RESULTS, registry, result, seeds
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "leaderboard"
 #: What is generated besides the boards, whatever the results are.
 ALWAYS = ("result.schema.json", "site/index.html")
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PROVENANCE = {
-    "started": "2026-11-23T17:57:34+00:00",
-    "commit": COMMIT,
-    "dirty": False,
-    "sources": {"method": "0f00", "loss": "ba5e"},
-    "device": "cpu",
-    "cpu": "A processor",
-    "threads": 1,
-    "libraries": {"torch": "2.15.0"},
-}
-
-
-def entry(name: str, title: str, family: str, year: int, module: str) -> Entry[Any]:
-    return Entry(name, SimpleNamespace(__module__=module), title, family, year, "", GOLDEN / f"{name}.py")
-
-
-METHODS = {
-    e.name: e
-    for e in (
-        entry("ale", "ALE", "embedding", 2016, "methods.embedding.ale"),
-        entry("devise", "DeViSE", "embedding", 2013, "methods.embedding.devise"),
-        entry("eszsl", "ESZSL", "embedding", 2015, "methods.embedding.eszsl"),
-        entry("clswgan", "f-CLSWGAN", "generative", 2018, "methods.generative.clswgan"),
-        entry("guest", "A guest", "embedding", 2000, "zsl_plugin_guest"),
-    )
-}
 
 
 @pytest.fixture(autouse=True)
 def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boards, "METHODS", METHODS)
-
-
-def result(method: str = "ale", loss: str = "mse", seed: int = 0, **changes: Any) -> Result:
-    """A run whose figures follow from ``T1`` and ``H``; ``changes`` go to the spec, or to the result itself."""
-    t1, h, semantics = changes.pop("T1", 50.0), changes.pop("H", 30.0), changes.pop("semantics", True)
-    own = {key: changes.pop(key) for key in ("status", "error", "provenance", "cost") if key in changes}
-    errors = {"mean": t1 * 1e-5, "std": h * 1e-5, "spread": h / t1, "r": 0.25, "worst_decile": t1 * 2e-5}
-    metrics = {"T1": t1, "AUSUC": h * 0.6, "gamma": 0.5} | dict.fromkeys(("U", "S", "H"), h)
-    metrics |= dict.fromkeys(("U_calibrated", "S_calibrated", "H_calibrated"), h + 5)
-    per_class = [
-        {"name": f"{seen} {d}", "seen": seen, "T1": None if seen else t1 + d, "gzsl": h + d, "calibrated": h + 5 - d}
-        for seen in (True, False)
-        for d in (-2, 0, 2)
-    ]
-    spec = {
-        "protocol": "strict",
-        "split": "proposed",
-        "dataset": "awa1",
-        "simulated": False,
-        "features": "res101",
-        "revision": "aaaabbbbcccc",
-        "method": method,
-        "loss": loss,
-        "hparams": {"lr": 0.01} | changes.get("hparam_overrides", {}),
-        "loss_parameters": changes.get("loss_overrides", {}),
-    }
-    content: dict[str, Any] = {
-        "spec": spec | changes,
-        "seed": seed,
-        "status": "ok",
-        "provenance": PROVENANCE,
-    }
-    if own.get("status", "ok") == "ok":
-        content["cost"] = {"fit_s": 1.5 + seed, "evaluate_s": 0.1, "peak_memory_mib": 9.0}
-        content["selection"] = {"on": "validation", "criterion": "AUSUC", "value": 40.0, "choice": 1, "gamma": 0.5}
-        content["selection"]["history"] = [{"epoch": 1.0, "held-out AUSUC": 40.0}]
-        content["refit_history"] = [{"epoch": 1.0, "loss": 0.5}]
-        if changes.get("protocol") == "literature":
-            content["selection"] |= {"on": "test", "value": h * 0.6}
-            content["selection"]["history"] = [{"epoch": 1.0, "held-out AUSUC": h * 0.6}]
-            content["refit_history"] = []
-        content["evaluation"] = {
-            "metrics": metrics,
-            "per_class": per_class,
-            "imbalance": {"seen": errors, "unseen": errors | {"r": 0.5}} if semantics else None,
-        }
-    return Result.model_validate(content | own)
-
-
-def seeds(n: int, method: str = "ale", loss: str = "mse", level: float = 50.0, **changes: Any) -> list[Result]:
-    """Runs of seeds 0..n-1 around a level, with a wobble of their own."""
-    wobble = [0.0, 0.7, -0.4, 1.1, -0.9]
-    shift = len(loss) / 7
-    return [
-        result(method, loss, s, T1=level + wobble[s], H=level - 20 + shift * wobble[(s + len(loss)) % 5], **changes)
-        for s in range(n)
-    ]
-
-
-def repeated(n: int, method: str, loss: str, **changes: Any) -> list[Result]:
-    """Runs of a deterministic method: all but the first repeat it."""
-    again = PROVENANCE | {"repeats_seed": 0}
-    return [result(method, loss, s, provenance=again if s else PROVENANCE, **changes) for s in range(n)]
-
-
-def golden_results() -> list[Result]:
-    one = {"loss_overrides": {"scale": "mean_one"}}
-    lampert = {"features": "lampert2009", "revision": "ddddeeeeffff", "dataset_options": {"features": "lampert2009"}}
-    sim = {"dataset": "awa1-sim", "simulated": True, "revision": "sim1-0123456789ab", "features": "sim-small"}
-    failed = {"status": "failed", "error": "FloatingPointError: loss is `nan` | at epoch 3 (train.py:9 in step)"}
-    return [
-        *seeds(5, "ale", "none", 49.0, semantics=False),
-        *seeds(5, "ale", "mse"),
-        *seeds(5, "ale", "remse", 51.0),
-        *seeds(5, "ale", "remse", 50.2, **one),
-        *seeds(3, "ale", "mse", 52.0, hparam_overrides={"lr": 0.1, "preprocess": "l2"}),
-        *repeated(5, "eszsl", "mse", T1=53.0, H=30.0),
-        *repeated(5, "eszsl", "remse", T1=53.5, H=30.0),
-        *seeds(
-            3, "clswgan", "remse", 55.0, provenance={"commit": "fedcba9876543210", "dirty": True, "device": "A GPU"}
-        ),
-        *seeds(5, "ale", "mse-matched", 50.9),
-        *(result("clswgan", "remse", s, **failed) for s in (3, 4)),
-        *seeds(5, "guest", "mse", 40.0),
-        *seeds(1, "my|method", "lds", 41.0, provenance={}),
-        *seeds(2, "ale", "mse", 45.0, **lampert),
-        *seeds(2, "ale", "remse", 46.0, **lampert),
-        *seeds(2, "ale", "mse", 60.0, protocol="literature"),
-        *seeds(2, "ale", "remse", 61.0, protocol="literature"),
-        *(r for p in range(3) for r in seeds(2, "ale", "mse", 44.0 + p, split=f"random-{p}")),
-        *(r for p in range(3) for r in seeds(2, "ale", "remse", 45.0 + p * p, split=f"random-{p}")),
-        *seeds(5, "ale", "mse", 30.0, **sim),
-        *seeds(5, "ale", "remse", 33.0, **sim),
-    ]
-
-
-RESULTS = golden_results()
+    monkeypatch.setattr(view, "METHODS", METHODS)
 
 
 def lines_with(text: str, *parts: str) -> list[str]:
@@ -297,7 +178,7 @@ def test_published_figures_stand_beside_comparable_rows_only() -> None:
 
 def test_a_plugin_goes_by_its_name_whether_it_is_loaded_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = render(RESULTS)
-    monkeypatch.setattr(boards, "METHODS", {name: e for name, e in METHODS.items() if name != "guest"})
+    monkeypatch.setattr(view, "METHODS", registry(*(entry for entry in ENTRIES if entry.name != "guest")))
     assert render(RESULTS) == loaded
     assert lines_with(loaded["awa1.md"], "| guest |")
     assert "A guest" not in loaded["awa1.md"]
@@ -373,10 +254,14 @@ def test_links_lead_to_the_files(tmp_path: Path) -> None:
     assert all((tmp_path / name).is_file() for name in re.findall(r"\]\(([^)]+)\)", overview))
 
 
-VALUES = st.one_of(st.booleans(), st.none(), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
-OPTIONS = st.dictionaries(
-    st.sampled_from(["lr", "scale", "window"]), VALUES | st.text("abnN019.-_ #'~", min_size=1, max_size=9)
+SCALARS = st.one_of(
+    st.booleans(),
+    st.none(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text("abnN019.-_ #'~", min_size=1, max_size=9),
 )
+OPTIONS = st.dictionaries(st.sampled_from(["lr", "scale", "window"]), SCALARS | st.lists(SCALARS, max_size=3))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -396,7 +281,7 @@ def test_commands_reproduce_the_settings(
     assert [parse_spec(text, "--dataset") for text in arguments.dataset] == [("awa1", data)]
     assert parse_assignments(arguments.set, "--set") == hparams
     assert set(parse_seeds(arguments.seeds)) == numbers
-    assert parse_splits(arguments.splits)[-1] == name
+    assert parse_partitions(arguments.splits)[-1] == name
     assert arguments.protocol == "literature"
 
 
@@ -594,10 +479,10 @@ def test_no_foreign_file_is_overwritten(out: Path) -> None:
     assert (out / "awa1.md").read_bytes() == before
 
 
-def test_every_generator_is_written_checked_and_cleared(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_artefact_is_written_checked_and_cleared(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, str | bytes] = {"pictures/a.png": b"\x89PNG\xff", "pictures/b.svg": "<svg>é</svg>"}
-    generator = leaderboard.Generator("pictures/*", (b"\x89PNG", b"<svg"), lambda results: made if results else {})
-    monkeypatch.setattr(leaderboard, "GENERATORS", (*leaderboard.GENERATORS, generator))
+    artefact = files.Artefact("pictures/*", (b"\x89PNG", b"<svg"), lambda results, datasets: made if results else {})
+    monkeypatch.setattr(files, "ARTEFACTS", (*files.ARTEFACTS, artefact))
     assert [line.partition(";")[0] for line in check(out)] == [f"{out / name}: is missing" for name in made]
     assert {out / name for name in made} < set(write_boards(out))
     assert check(out) == []
@@ -609,6 +494,29 @@ def test_every_generator_is_written_checked_and_cleared(out: Path, monkeypatch: 
     assert "has no results any more" in check(out)[0]
     write_boards(out)
     assert sorted(path.name for path in (out / "pictures").iterdir()) == ["a.png", "mine.txt"]
+
+
+def test_only_boards_of_the_data_sets_that_were_asked_for_are_written(out: Path) -> None:
+    others = {path: path.read_bytes() for path in out.glob("*.md") if path.name.startswith("awa1")}
+    Store(out / "results").save(result(seed=9))
+    Store(out / "results").save(result(dataset="cub"))
+    results = list(Store(out / "results"))
+    written = write_boards(out, results, {"cub"})
+    assert written == [out / name for name in ("README.md", "cub.md", *ALWAYS)]
+    assert {path: path.read_bytes() for path in others} == others
+    assert [line.partition(":")[0] for line in check(out)] == [str(out / "awa1.md")], "the overview and page have all"
+    write_boards(out, results)
+    assert check(out) == []
+
+
+def test_memory_that_the_system_does_not_tell_is_a_dash() -> None:
+    runs = [result(seed=s, cost={"fit_s": 1.5, "evaluate_s": 0.1, "peak_memory_mib": None}) for s in range(2)]
+    ((cells_,),) = (
+        [row[2:] for row in body if row[1]] for _, part, _, body in tables(render(runs)["awa1.md"]) if "Time" in part
+    )
+    assert cells_ == ["2", "1.5 ± 0.0", "0.10 ± 0.00", NONE]
+    (record,) = json.loads(as_json(runs))
+    assert record["peak_MiB_mean"] is None
 
 
 def test_no_results_make_an_empty_overview(tmp_path: Path) -> None:
@@ -638,8 +546,8 @@ def test_bad_yaml_of_a_method_is_bad_input(
 ) -> None:
     file = tmp_path_factory.mktemp("methods") / "ale.py"
     file.with_suffix(".yaml").write_text(yaml.safe_dump({"publisht": []}))
-    broken = Entry("ale", METHODS["ale"].obj, "ALE", "embedding", 2016, "", file)
-    monkeypatch.setattr(boards, "METHODS", {"ale": broken})
+    broken = MethodEntry("ale", "ALE", "embedding", 2016, "", "methods.embedding.ale", file)
+    monkeypatch.setattr(view, "METHODS", registry(broken))
     assert main(["--out", str(out)]) == 2
     assert "unknown key 'publisht'; did you mean 'published'?" in capsys.readouterr().err
 
@@ -662,7 +570,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_csv_and_json_hold_what_the_rows_are(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(out.rglob("*"))
     printed = {}
-    for name in FORMATS:
+    assert tuple(export.FORMATS) == leaderboard.FORMATS
+    for name in leaderboard.FORMATS:
         assert main(["--out", str(out), "--format", name]) == 0
         printed[name] = capsys.readouterr().out
     assert sorted(out.rglob("*")) == before
@@ -672,7 +581,7 @@ def test_csv_and_json_hold_what_the_rows_are(out: Path, capsys: pytest.CaptureFi
     by_key = {(r["dataset"], r["key"]): r for r in records}
     for board, row in found:
         record = by_key[board.dataset, row.key]
-        assert {name: record[name] for name in board._fields} == board._asdict()
+        assert {name: record[name] for name in board.record()} == board.record()
         summary = row.summary(metric("H_calibrated"))
         assert (record["H_calibrated_mean"], record["H_calibrated_std"]) == (summary or (None, None))
         assert (record["fit_s_mean"], record["fit_s_std"]) == (row.fitted.summary(cost("fit_s")) or (None, None))
@@ -704,12 +613,3 @@ def test_formats_do_not_go_with_check(capsys: pytest.CaptureFixture[str]) -> Non
             main(["--format", "csv", *other])
         assert stop.value.code == 2
     assert "prints the stored rows" in capsys.readouterr().err
-
-
-if __name__ == "__main__":
-    for path in GOLDEN.glob("*.md"):
-        path.unlink()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boards, "METHODS", METHODS)
-        for file, content in render(RESULTS).items():
-            (GOLDEN / file).write_text(content, encoding="utf-8")

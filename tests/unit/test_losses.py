@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from benchmark.api import RegressionLoss
-from benchmark.config import load_file, resolve
-from benchmark.registry import InputError
-from losses import LOSSES, build
+from benchmark.api import LossConfig, RegressionLoss
+from benchmark.config import load_file, parse_spec, resolve
+from benchmark.errors import InputError
+from benchmark.registries import LOSSES
+from losses import build
 from losses._common import unit_rows
 from losses.balanced_mse import BalancedMSE
 
 B, C, A = 9, 6, 5
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in LOSSES.names()},
+    **{entry.name: (entry.name, {}) for entry in LOSSES if not entry.absent},
     "rmse element": ("rmse", {"reduction": "element"}),
     "focal gamma 0": ("focal", {"gamma": 0}),
     "focal gamma 0.5": ("focal", {"gamma": 0.5}),
@@ -48,10 +49,10 @@ def make(variant: str, attributes: Tensor, **more: Any) -> RegressionLoss:
 
 def data(dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(B, A) predictions and targets, (B,) labels and the (C, A) attributes; classes 4 and 5 are absent."""
-    generator = torch.Generator().manual_seed(seed)
-    attributes = torch.rand(C, A, generator=generator, dtype=dtype)
+    rng = torch.Generator().manual_seed(seed)
+    attributes = torch.rand(C, A, generator=rng, dtype=dtype)
     labels = torch.tensor([0, 1, 1, 2, 2, 2, 3, 0, 1])
-    predicted = torch.rand(B, A, generator=generator, dtype=dtype).requires_grad_()
+    predicted = torch.rand(B, A, generator=rng, dtype=dtype).requires_grad_()
     return predicted, attributes[labels], labels, attributes
 
 
@@ -80,7 +81,6 @@ def slow_focal(e: list[float], beta: float, gamma: float) -> float:
 
 
 ELEMENTWISE: dict[str, tuple[str, dict[str, Any], Callable[[list[float]], float]]] = {
-    "none": ("none", {}, lambda e: 0.0),
     "mse": ("mse", {}, lambda e: mean([x * x for x in e])),
     "mae": ("mae", {}, lambda e: mean([abs(x) for x in e])),
     "rmse": ("rmse", {}, lambda e: math.sqrt(mean([x * x for x in e]))),
@@ -192,16 +192,19 @@ def test_lds_must_be_prepared() -> None:
         build("lds", n_classes=C, n_attributes=A)(predicted, target, labels)
 
 
-def test_none_is_a_zero_that_can_be_differentiated() -> None:
-    loss = build("none", n_classes=C, n_attributes=A)
-    assert loss.absent
-    predicted = torch.full((3, A), torch.inf, requires_grad=True)
-    value = loss(predicted, torch.zeros(3, A), torch.zeros(3, dtype=torch.int64))
-    value.backward()
-    assert value.item() == 0
-    assert predicted.grad is not None
-    assert torch.equal(predicted.grad, torch.zeros(3, A))
-    assert [entry.name for entry in LOSSES if entry.obj.absent] == ["none"]
+def test_no_loss_has_the_settings_of_a_loss_and_is_not_built() -> None:
+    assert [entry.name for entry in LOSSES if entry.absent] == ["none"]
+    assert LOSSES["none"].obj.Config is LossConfig
+    with pytest.raises(InputError, match=r"^loss none: it stands for no loss, so there is none to build$"):
+        build("none", n_classes=C, n_attributes=A)
+
+
+def test_one_loss_is_the_reference_and_the_contrasts_are_of_losses_that_there_are() -> None:
+    assert [entry.name for entry in LOSSES if entry.reference] == ["mse"]
+    assert LOSSES.studied.name == "remse"
+    for text in (text for pair in LOSSES.studied.contrasts for text in pair):
+        name, parameters = parse_spec(text, "contrasts")
+        build(name, n_classes=C, n_attributes=A, **parameters)
 
 
 # The weights that closed-form methods use.
@@ -213,7 +216,7 @@ def test_weighted_squares_have_the_gradient_of_the_loss(variant: str, normalize:
     predicted, target, labels, attributes = data()
     loss = make(variant, attributes, normalize=normalize).eval()  # eval: a memory stays as it is between the two
     weights = loss.weights(predicted, target, labels)
-    if variant in ("none", "balanced-mse"):
+    if variant == "balanced-mse":
         assert weights is None
         return
     assert weights is not None
@@ -340,9 +343,9 @@ def test_low_precision_is_computed_in_float32(variant: str, dtype: torch.dtype) 
 
 @every_variant
 def test_autocast_changes_nothing(variant: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    attributes = torch.rand(40, A, generator=generator)
-    predicted, labels = torch.rand(64, A, generator=generator), torch.randint(40, (64,), generator=generator)
+    rng = torch.Generator().manual_seed(0)
+    attributes = torch.rand(40, A, generator=rng)
+    predicted, labels = torch.rand(64, A, generator=rng), torch.randint(40, (64,), generator=rng)
     outside = make(variant, attributes)(predicted, attributes[labels], labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = make(variant, attributes)(predicted, attributes[labels], labels)

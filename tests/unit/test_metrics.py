@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, balanced_accuracy_score, recall_score
 from torch import Tensor
 
-from benchmark.metrics import (
+from benchmark.measures.metrics import (
     Curve,
     harmonic_mean,
     mean_per_class,

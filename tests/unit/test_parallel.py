@@ -15,9 +15,10 @@ from torch.multiprocessing.spawn import spawn
 
 import losses
 from benchmark import parallel
-from benchmark.api import Meta, Method, RegressionLoss, Run, TrainData
-from benchmark.train import GradientConfig, RefitRun, fit
-from tests.unit.toy import CPU, make_train, seeded
+from benchmark.api import Meta, Method, Run, Slot, TrainData
+from benchmark.engine.runs import RefitRun
+from benchmark.toolkit import GradientConfig, minimise
+from tests.reference.toy import CPU, make_train, seeded
 
 LOSSES: list[tuple[str, dict[str, Any]]] = [
     ("remse", {"alpha": 0.5}),
@@ -35,18 +36,16 @@ class Regressor(Method):
         lr: float = 0.5
         epochs: int = 2
 
-    def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:
-        super().__init__(meta, config, generator)
-        self.map = nn.Parameter(torch.randn(meta.n_features, meta.n_attributes, generator=generator))
+    def __init__(self, meta: Meta, config: Any, rng: torch.Generator) -> None:
+        super().__init__(meta, config, rng)
+        self.map = nn.Parameter(torch.randn(meta.n_features, meta.n_attributes, generator=rng))
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
-        fit(self, lambda x, y: self.objective(x, y, data, loss), data, loss, run)
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
+        minimise(self, lambda x, y: self.objective(x, y, data, slot), data, slot, run)
 
-    def objective(self, x: Tensor, y: Tensor, data: TrainData, loss: RegressionLoss | None) -> Tensor:
+    def objective(self, x: Tensor, y: Tensor, data: TrainData, slot: Slot) -> Tensor:
         predicted = x @ self.map
-        assert loss is not None
-        regression: Tensor = 10 * loss(predicted, data.attributes[y], y)
-        return nn.functional.cross_entropy(predicted @ data.attributes[: data.n_seen].T, y) + regression
+        return nn.functional.cross_entropy(predicted @ data.attributes[: data.n_seen].T, y) + slot(predicted, y)
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:
         raise NotImplementedError
@@ -59,18 +58,19 @@ def trained(loss_name: str, parameters: dict[str, Any], batch_size: int) -> dict
     """The value and gradient of the first batch, and what a short training comes to."""
     data, _ = make_train()
     loss = losses.build(loss_name, n_classes=len(data.attributes), n_attributes=data.meta.n_attributes, **parameters)
+    slot = Slot(data.attributes, loss, 10.0)
     method = Regressor(data.meta, Regressor.Config(batch_size=batch_size), seeded(0))
     optimizer = torch.optim.SGD([method.map], lr=0)
     with parallel.shared_steps(optimizer, loss):
         rows = torch.arange(13)
         own = parallel.share(rows)
-        value = parallel.weight(own, rows) * method.objective(data.features[own], data.labels[own], data, loss)
+        value = parallel.weight(own, rows) * method.objective(data.features[own], data.labels[own], data, slot)
         value.backward()
         optimizer.step()
     assert method.map.grad is not None
     run = RefitRun(CPU, 0, "", 2)
     found = {"value": parallel.mean(value.detach()), "gradient": method.map.grad.clone()}
-    method.fit(data, loss, run)
+    method.fit(data, slot, run)
     history = torch.tensor([row["loss"] for row in run.history])
     return found | {"weights": method.map.detach(), "history": history}
 

@@ -18,25 +18,15 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import datasets
-from benchmark.api import Meta, RegressionLoss, Run, SealedError, Split, TrainData
-from benchmark.experiment import run_cell
-from benchmark.jobs import Cell, make_spec
-from benchmark.protocol import (
-    Stage,
-    chunks,
-    evaluation_stage,
-    fit_preprocessing,
-    held_out,
-    random_partition,
-    train_data,
-    validation_stage,
-)
-from benchmark.registry import InputError
-from datasets import DATASETS
-from losses import LOSSES
-from methods import METHODS
-from tests.unit.toy import CPU, ToyDataset, ToyLoss, ToyMethod, make_split, register
+from benchmark.api import Meta, Run, SealedError, Slot, Split, TrainData
+from benchmark.engine.experiment import run_cell
+from benchmark.engine.plan import Cell
+from benchmark.engine.preprocessing import chunks, fit_preprocessing
+from benchmark.engine.protocol import Stage, evaluation_stage, held_out, random_partition, train_data, validation_stage
+from benchmark.engine.settings import make_spec
+from benchmark.errors import InputError
+from benchmark.registries import DATASETS, LOSSES, METHODS
+from tests.reference.toy import CPU, ToyDataset, ToyLoss, ToyMethod, make_split, register
 
 evaluation_stage.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
 quick = settings(deadline=None, max_examples=40)
@@ -309,7 +299,7 @@ class TestLocalFeaturesAndImages:
         x = torch.from_numpy(of_kind("local").features)
         x[0, 0, 0] = 0
         x[..., 4] = 200  # 200^2 is near the end of float16's range, and a constant is only shifted
-        monkeypatch.setattr("benchmark.protocol.CHUNK_BYTES", 7 * 2 * 3 * 5 * 2)
+        monkeypatch.setattr("benchmark.engine.preprocessing.CHUNK_BYTES", 7 * 2 * 3 * 5 * 2)
         scaled = fit_preprocessing(kind, x)(x)
         rows = x.float().flatten(0, 2)
         expected = fit_preprocessing(kind, rows)(rows).view(x.shape)
@@ -324,7 +314,7 @@ class TestLocalFeaturesAndImages:
     def test_chunks_hold_all_and_are_bounded_by_bytes(self, n: int, at_most: int, limit: int):
         for x in (torch.rand(n, 2, 2, 5).half(), torch.randint(0, 256, (n, 3, 4, 3)).byte(), torch.rand(n, 9)):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("benchmark.protocol.CHUNK_BYTES", limit)
+                patch.setattr("benchmark.engine.preprocessing.CHUNK_BYTES", limit)
                 parts = chunks(x, at_most)
             assert torch.equal(torch.cat(parts), x)
             assert max(map(len, parts)) <= at_most
@@ -358,6 +348,8 @@ class MarkedDataset(ToyDataset):
     class Config(ToyDataset.Config):
         mapped: str = ""
 
+    config: Config
+
     def read(self) -> Split:
         split = super().read()
         features = split.features
@@ -374,10 +366,10 @@ class Spy(ToyMethod):
     look: ClassVar[Callable[..., Any]]
     found: ClassVar[list[Any]]
 
-    def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
-        super().fit(data, loss, run)
-        run.generator("any")  # a method that draws is fitted for every seed
-        Spy.found.append(Spy.look(data, loss, run, self))
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
+        super().fit(data, slot, run)
+        run.rng("any")  # a method that draws is fitted for every seed
+        Spy.found.append(Spy.look(data, slot, run, self))
 
 
 def marked(thing: object) -> bool:
@@ -427,7 +419,7 @@ def run_spy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
     def run(look: Callable[..., Any], protocol: Any = "strict", options: Any = None, method: str = "spy") -> list[Any]:
         Spy.look, Spy.found = staticmethod(look), []
-        dataset = datasets.resolve("marked", options or {}, None)
+        dataset = DATASETS.resolve("marked", options or {}, None)
         spec = make_spec(method, {"epochs": 1}, ("toy", {}), dataset, options or {}, "proposed", protocol)
         for result in run_cell(Cell(spec, (0, 1), None, "cpu")):
             assert result.status == "ok", result.error
@@ -471,7 +463,7 @@ class TestSeal:
         assert hunt() == []
 
     @staticmethod
-    def attempts(data: TrainData, loss: RegressionLoss | None, run: Run, method: Spy) -> dict[str, Callable[[], Any]]:
+    def attempts(data: TrainData, slot: Slot, run: Run, method: Spy) -> dict[str, Callable[[], Any]]:
         """Ways to the data that the frames of the call stack offer to a method."""
         frame = sys._getframe()
         local: dict[str, Any] = {}
@@ -479,10 +471,10 @@ class TestSeal:
             local = {**frame.f_locals, **local}
             frame = frame.f_back  # type: ignore[assignment]
         return {
-            "by name": lambda: datasets.resolve("marked", {}, None).load(),
-            "the engine's data set": lambda: local["dataset"].load(),
+            "by name": lambda: DATASETS.resolve("marked", {}, None).load(),
+            "the engine's data set": lambda: local["experiment"]._dataset.load(),
             "the cell's data set": lambda: local["cell"].dataset().load(),
-            "the engine's own way": lambda: local["open_test"](),
+            "the engine's own way": lambda: local["experiment"]._open_test(),
         }
 
     @pytest.mark.parametrize("way", ["by name", "the engine's data set", "the cell's data set", "the engine's own way"])
@@ -501,7 +493,7 @@ class TestSeal:
 
             def load() -> None:
                 try:
-                    datasets.resolve("marked", {}, None).load()
+                    DATASETS.resolve("marked", {}, None).load()
                 except SealedError:
                     caught.append("SealedError")
 
@@ -517,10 +509,10 @@ class TestSeal:
         caught = []
 
         class Early(Spy):
-            def __init__(self, meta: Meta, config: Any, generator: torch.Generator) -> None:
-                super().__init__(meta, config, generator)
+            def __init__(self, meta: Meta, config: Any, rng: torch.Generator) -> None:
+                super().__init__(meta, config, rng)
                 try:
-                    datasets.resolve("marked", {}, None).load()
+                    DATASETS.resolve("marked", {}, None).load()
                 except SealedError:
                     caught.append("SealedError")
 
@@ -532,20 +524,20 @@ class TestSeal:
         self, run_spy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ):
         class Cheat(ToyMethod):
-            def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
-                datasets.resolve("marked", {}, None).load()
+            def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
+                DATASETS.resolve("marked", {}, None).load()
 
         register(monkeypatch, METHODS, "cheat", Cheat)
-        spec = make_spec("cheat", {}, ("toy", {}), datasets.resolve("marked", {}, None), {}, "proposed", "strict")
+        spec = make_spec("cheat", {}, ("toy", {}), DATASETS.resolve("marked", {}, None), {}, "proposed", "strict")
         results = list(run_cell(Cell(spec, (0, 1), None, "cpu")))
         assert [result.status for result in results] == ["failed", "failed"]
         assert all("SealedError: marked cannot be loaded" in str(result.error) for result in results)
-        datasets.resolve("marked", {}, None).load()  # and afterwards it can be
+        DATASETS.resolve("marked", {}, None).load()  # and afterwards it can be
 
     def test_validation_images_are_preprocessed_trainval_images(self, run_spy: Callable[..., Any]):
         """What a method can reach in the run that selects is no test image, but there is something."""
 
-        def look(data: TrainData, loss: RegressionLoss | None, run: Run, method: Spy) -> int:
+        def look(data: TrainData, slot: Slot, run: Run, method: Spy) -> int:
             held = getattr(run, "_held_out", None)
             return 0 if held is None else len(held.seen_labels) + len(held.unseen_labels)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import re
 import shutil
@@ -18,16 +17,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark import provenance
-from benchmark.api import RegressionLoss, Run, TrainData
-from benchmark.experiment import run_cell
-from benchmark.jobs import Cell, make_spec
-from benchmark.provenance import describe, digests
-from datasets import DATASETS
-from datasets import resolve as resolve_dataset
-from losses import LOSSES
-from methods import METHODS
-from tests.unit.toy import CPU, ToyDataset, ToyLoss, ToyMethod, register
+from benchmark.api import Run, Slot, TrainData
+from benchmark.engine import provenance
+from benchmark.engine.experiment import run_cell
+from benchmark.engine.plan import Cell
+from benchmark.engine.provenance import describe
+from benchmark.engine.settings import make_spec
+from benchmark.files import ROOT
+from benchmark.registries import DATASETS, LOSSES, METHODS
+from benchmark.sources import SUITE
+from tests.reference.toy import CPU, ToyDataset, ToyLoss, ToyMethod, register
 
 FOLDER = "/home/ada-lovelace/secret folder"
 
@@ -92,11 +91,9 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def test_no_path_host_or_user_is_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    file = tmp_path / "method.py"
-    file.write_text("source")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "run.py"), "--out", str(tmp_path)])
-    found = describe(CPU, {"method": file})
-    private = [socket.gethostname(), getpass.getuser(), str(Path.home()), str(provenance.ROOT), str(tmp_path)]
+    found = describe(CPU, {"method": "0123456789ab"})
+    private = [socket.gethostname(), getpass.getuser(), str(Path.home()), str(ROOT), str(tmp_path)]
     for text in strings(found):
         words = set(re.split(r"[^\w.-]+", text))
         assert not words & set(private), text
@@ -118,22 +115,13 @@ def test_what_it_says_is_so():
     assert provenance._version("a-library-that-is-not-there") is None
 
 
-def test_digests_are_of_the_content(tmp_path: Path):
-    file = tmp_path / "a.py"
-    file.write_bytes(b"x = 1\n")
-    expected = hashlib.sha256(b"x = 1\n").hexdigest()[:12]
-    assert digests({"method": file, "loss": tmp_path / "none.py"}) == {"method": expected, "loss": None}
-    file.write_bytes(b"x = 2\n")
-    assert digests({"method": file})["method"] != expected
-
-
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 class TestGit:
     @pytest.fixture
     def repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         """A repository with the folders of this one, all committed; git commands run in it."""
         root = tmp_path / "repository"
-        for folder in (*provenance.CODE, "leaderboards", "tests"):
+        for folder in (*SUITE, "leaderboards", "tests"):
             (root / folder).mkdir(parents=True)
             (root / folder / "a.py").write_text("x = 1\n")
         for name in ("AUTHOR", "COMMITTER"):
@@ -147,7 +135,7 @@ class TestGit:
         git("init", "-q")
         git("add", ".")
         git("-c", "commit.gpgsign=false", "commit", "-q", "-m", "all")
-        monkeypatch.setattr(provenance, "ROOT", root)
+        monkeypatch.setattr("benchmark.engine.provenance.ROOT", root)
         return git
 
     def test_the_commit_of_a_clean_tree(self, repository: Callable[..., str]):
@@ -157,20 +145,22 @@ class TestGit:
         assert found["dirty"] is False
 
     @pytest.mark.parametrize("folder", ["leaderboards", "tests"])
-    def test_results_and_documents_leave_it_clean(self, repository: Callable[..., str], folder: str):
+    def test_results_and_documents_leave_it_clean(self, repository: Callable[..., str], tmp_path: Path, folder: str):
         for name in ("a.py", "new.json"):
-            (provenance.ROOT / folder / name).write_text("changed")
-        (provenance.ROOT / "README.md").write_text("new")
+            (tmp_path / "repository" / folder / name).write_text("changed")
+        (tmp_path / "repository" / "README.md").write_text("new")
         assert describe(CPU, {})["dirty"] is False
 
-    @pytest.mark.parametrize("folder", provenance.CODE)
+    @pytest.mark.parametrize("folder", SUITE)
     @pytest.mark.parametrize("name", ["a.py", "new.py"])
-    def test_changed_or_new_code_makes_it_dirty(self, repository: Callable[..., str], folder: str, name: str):
-        (provenance.ROOT / folder / name).write_text("changed")
+    def test_changed_or_new_code_makes_it_dirty(
+        self, repository: Callable[..., str], tmp_path: Path, folder: str, name: str
+    ):
+        (tmp_path / "repository" / folder / name).write_text("changed")
         assert describe(CPU, {})["dirty"] is True
 
-    def test_staged_and_removed_code_make_it_dirty(self, repository: Callable[..., str]):
-        (provenance.ROOT / "losses" / "a.py").unlink()
+    def test_staged_and_removed_code_make_it_dirty(self, repository: Callable[..., str], tmp_path: Path):
+        (tmp_path / "repository" / "losses" / "a.py").unlink()
         assert describe(CPU, {})["dirty"] is True
 
     def test_it_does_not_depend_on_the_working_folder(
@@ -182,7 +172,7 @@ class TestGit:
 
 @pytest.mark.parametrize("without", ["repository", "git"])
 def test_without_a_repository_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, without: str):
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr("benchmark.engine.provenance.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     if without == "git":
         monkeypatch.setenv("PATH", "")
@@ -193,13 +183,13 @@ def test_without_a_repository_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch
 
 def test_the_error_of_a_failed_run_tells_no_folder(monkeypatch: pytest.MonkeyPatch):
     class Broken(ToyMethod):
-        def fit(self, data: TrainData, loss: RegressionLoss | None, run: Run) -> None:
+        def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
             Path(f"{FOLDER}/weights.pt").read_bytes()
 
     register(monkeypatch, DATASETS, "toy", ToyDataset)
     register(monkeypatch, METHODS, "broken", Broken)
     register(monkeypatch, LOSSES, "toy", ToyLoss)
-    spec = make_spec("broken", {}, ("toy", {}), resolve_dataset("toy", {}, None), {}, "proposed", "strict")
+    spec = make_spec("broken", {}, ("toy", {}), DATASETS.resolve("toy", {}, None), {}, "proposed", "strict")
     (result,) = run_cell(Cell(spec, (0,), None, "cpu"))
     assert result.status == "failed"
     assert "FileNotFoundError" in str(result.error)

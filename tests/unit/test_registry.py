@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import re
 import subprocess
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,10 @@ import torch
 from torch import Tensor
 
 import benchmark.registry
-from benchmark.api import Dataset, Method, RegressionLoss
-from benchmark.launch import LAUNCHERS
-from benchmark.registry import InputError, Registry, did_you_mean, load_plugin, subclass_check
-from datasets import DATASETS
-from losses import LOSSES
-from methods import METHODS
+from benchmark.api import Dataset, LossConfig, Method, RegressionLoss
+from benchmark.errors import InputError, did_you_mean
+from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, LossEntry, MethodEntry, load_plugins
+from benchmark.registry import Registry, subclass_problem
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT: dict[str, Any] = {"title": "T", "family": "f", "year": 2020, "source": "a paper"}
@@ -31,9 +31,9 @@ class Fine(RegressionLoss):
         return predicted.sum()
 
 
-def losses() -> Registry[type[RegressionLoss]]:
+def losses(families: Sequence[str] = ()) -> Registry[LossEntry]:
     """An empty registry; its package is a module that registers nothing."""
-    return Registry("loss", "json", subclass_check(RegressionLoss))
+    return Registry("loss", LossEntry, "json", lambda obj: subclass_problem(obj, RegressionLoss), families)
 
 
 def test_an_entry_keeps_what_is_said_of_it():
@@ -73,7 +73,7 @@ def test_another_base_is_refused():
     class NoLoss(torch.nn.Module):
         pass
 
-    for wrong in (NoLoss, Fine(1, 1, None), lambda: None, "text"):
+    for wrong in (NoLoss, Fine(1, 1, LossConfig()), lambda: None, "text"):
         with pytest.raises(TypeError, match=r"cannot register 'x' as a loss: .* not a subclass of benchmark.api.Reg"):
             registry.register("x", **ABOUT)(wrong)
     assert len(registry) == 0
@@ -81,9 +81,9 @@ def test_another_base_is_refused():
 
 def test_what_an_abstract_class_lacks_is_named():
     class Half(Method):
-        def fit(self, data, loss, run): ...
+        def fit(self, data, slot, run): ...
 
-    registry: Registry[type[Method]] = Registry("method", "json", subclass_check(Method))
+    registry = Registry("method", MethodEntry, "json", lambda obj: subclass_problem(obj, Method))
     with pytest.raises(TypeError, match="Half does not define scores, semantics"):
         registry.register("half", **ABOUT)(Half)
 
@@ -99,6 +99,20 @@ def test_an_unknown_name_gets_the_nearest_one_or_all():
     assert did_you_mean("x", []) == "known: (none)"
 
 
+def test_a_field_that_is_missing_or_unknown_is_refused():
+    with pytest.raises(TypeError, match="source"):
+        losses().register("x", title="", family="", year=1)(Fine)
+    with pytest.raises(TypeError, match="authors"):
+        losses().register("x", **ABOUT, authors="somebody")(Fine)
+
+
+def test_families_come_in_the_registrys_order_and_others_after_them():
+    registry = losses(families=("z", "b"))
+    for name, family in [("1", "a"), ("2", "b"), ("3", "z"), ("4", "c")]:
+        registry.register(name, title="", family=family, year=1, source="")(Fine)
+    assert registry.names() == ["3", "2", "1", "4"]
+
+
 def test_iteration_is_by_family_year_and_name():
     registry = losses()
     for name, family, year in [("d", "b", 1), ("c", "a", 2), ("b", "a", 2), ("a", "a", 3), ("e", "a", 1)]:
@@ -107,26 +121,56 @@ def test_iteration_is_by_family_year_and_name():
     assert [entry.name for entry in registry] == registry.names()
 
 
-def test_all_modules_of_a_package_register_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A package whose modules register losses in ``TOYS``, one of them in a folder of a folder."""
     package = tmp_path / "toy_losses_package"
     (package / "deep" / "deeper").mkdir(parents=True)
     about = ", ".join(f"{key}={value!r}" for key, value in ABOUT.items())
     module = (
-        "from tests.unit.test_registry import Fine\nfrom toy_losses_package import TOYS\n"
-        f"@TOYS.register(NAME, {about})\nclass Loss(Fine):\n    pass\n"
+        "from tests.reference.toy import ToyLoss\nfrom toy_losses_package import TOYS\n"
+        f"@TOYS.register(NAME, {about})\nclass Loss(ToyLoss):\n    pass\n"
     )
     (package / "__init__.py").write_text(
-        "from benchmark.registry import Registry, subclass_check\nfrom benchmark.api import RegressionLoss\n"
-        "TOYS = Registry('loss', 'toy_losses_package', subclass_check(RegressionLoss))\n"
+        "from benchmark.registries import LossEntry\nfrom benchmark.registry import Registry\n"
+        "TOYS = Registry('loss', LossEntry, 'toy_losses_package', lambda obj: None)\n"
     )
     (package / "top.py").write_text(module.replace("NAME", "'top'"))
-    (package / "_private.py").write_text("raise RuntimeError('modules with an underscore are not for this')")
     (package / "deep" / "__init__.py").touch()
     (package / "deep" / "deeper" / "__init__.py").touch()
     (package / "deep" / "deeper" / "inner.py").write_text(module.replace("NAME", "'inner'"))
     monkeypatch.syspath_prepend(tmp_path)
-    toys = __import__("toy_losses_package").TOYS
+    yield package
+    for name in [name for name in sys.modules if name.startswith("toy_losses_package")]:
+        del sys.modules[name]
+
+
+def test_what_a_package_registers_is_known_before_it_is_imported(package: Path):
+    toys = importlib.import_module("toy_losses_package").TOYS
     assert toys.names() == ["inner", "top"]
+    assert toys["inner"].title == "T"
+    assert toys["inner"].file == package / "deep" / "deeper" / "inner.py"
+    assert not any(name.startswith("toy_losses_package.") for name in sys.modules)
+    assert toys["inner"].obj.__module__ == "toy_losses_package.deep.deeper.inner"
+    assert "toy_losses_package.top" not in sys.modules
+
+
+def test_a_module_that_cannot_be_imported_says_so_each_time_and_costs_no_other(package: Path):
+    """Once the second call said that nothing was known."""
+    toys = importlib.import_module("toy_losses_package").TOYS
+    (package / "top.py").write_text("import a_module_that_is_not_there\n" + (package / "top.py").read_text())
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
+            _ = toys["top"].obj
+    assert toys.names() == ["inner", "top"]
+    assert toys["inner"].obj.__name__ == "Loss"
+
+
+def test_what_cannot_be_read_off_the_source_is_named(package: Path):
+    file = package / "top.py"
+    file.write_text(file.read_text().replace("'top'", "'to' + str(1)"))
+    with pytest.raises(TypeError, match=r"top\.py:3: register\(\) must be given literals"):
+        importlib.import_module("toy_losses_package").TOYS.names()
 
 
 @pytest.mark.parametrize(("registry", "folder"), [(METHODS, "methods"), (LOSSES, "losses"), (DATASETS, "datasets")])
@@ -140,6 +184,22 @@ def test_all_that_our_folders_register_is_found(registry: Registry[Any], folder:
         assert entry.source
         assert entry.family
         assert 1700 < entry.year < 2100
+
+
+def test_losses_have_one_reference_one_absence_and_one_that_is_studied():
+    assert [entry.name for entry in LOSSES if entry.reference] == [LOSSES.reference]
+    assert [entry.name for entry in LOSSES if entry.absent] == [LOSSES.absent]
+    assert [entry for entry in LOSSES if entry.contrasts] == [LOSSES.studied]
+    assert LOSSES.studied.contrasts[0] == (LOSSES.studied.name, LOSSES.reference)
+    ranked = [LOSSES.order(name) for name in (LOSSES.absent, LOSSES.reference, LOSSES.studied.name, "a plug-in's")]
+    assert ranked == [0, 1, 2, 2]
+
+
+def test_without_data_the_stand_ins_are_the_default(tmp_path: Path):
+    stand_ins = DATASETS.defaults(None)
+    assert stand_ins == DATASETS.defaults(tmp_path)
+    assert len(stand_ins) == 3
+    assert all(DATASETS[name].obj.simulated for name in stand_ins)
 
 
 def test_kinds_are_in_the_singular():
@@ -159,12 +219,13 @@ class TestEntryPoints:
 
     def test_modules_of_third_parties_are_loaded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (tmp_path / "toy_third_party.py").write_text(
-            "from tests.unit.test_registry import ABOUT, Fine, HOOK\nHOOK[0].register('theirs', **ABOUT)(Fine)\n"
+            "import sys\nfrom tests.reference.toy import ToyLoss\n"
+            f"sys.toy_registry.register('theirs', **{ABOUT!r})(ToyLoss)\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
         self.use(monkeypatch, "toy_third_party", "zsl_benchmark.data_set")
-        registry: Registry[Any] = Registry("data set", "json", subclass_check(RegressionLoss))
-        sys.modules["tests.unit.test_registry"].HOOK = [registry]  # type: ignore[attr-defined]
+        registry = Registry("data set", LossEntry, "json", lambda obj: None)
+        monkeypatch.setattr(sys, "toy_registry", registry, raising=False)
         assert registry.names() == ["theirs"]
 
     def test_those_of_another_kind_are_not(self, monkeypatch: pytest.MonkeyPatch):
@@ -184,8 +245,7 @@ class TestEntryPoints:
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Forgets afterwards what the test's plug-ins registered and imported."""
     for registry in (METHODS, LOSSES):
-        registry.names()
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        monkeypatch.setattr(registry, "_known", dict(registry._entries))
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -195,7 +255,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 PLUGIN = f"""
 from benchmark.api import RegressionLoss
-from losses import LOSSES
+from benchmark.registries import LOSSES
 
 @LOSSES.register("plugged", **{ABOUT!r})
 class Plugged(RegressionLoss):
@@ -204,22 +264,39 @@ class Plugged(RegressionLoss):
 """
 
 
+OLD_METHOD = f"""
+from benchmark.api import Method
+from benchmark.registries import METHODS
+
+@METHODS.register("old", **{ABOUT!r})
+class Old(Method):
+    def fit(self, data, loss, run):
+        pass
+
+    def scores(self, x, classes):
+        pass
+
+    def semantics(self, x):
+        pass
+"""
+
+
 @pytest.mark.usefixtures("plugins")
 class TestPlugins:
     def test_a_file_outside_the_repository_registers(self, tmp_path: Path):
         file = tmp_path / "my_loss.py"
         file.write_text(PLUGIN)
-        load_plugin(file)
+        load_plugins([file])
         entry = LOSSES["plugged"]
         assert entry.file == file
         assert entry.obj(1, 1, entry.obj.Config())(torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1)) == 1
-        load_plugin(file)  # once more is once only
+        load_plugins([file])  # once more is once only
 
     def test_a_relative_path_is_the_same_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (tmp_path / "my_loss.py").write_text(PLUGIN)
-        load_plugin(tmp_path / "my_loss.py")
+        load_plugins([tmp_path / "my_loss.py"])
         monkeypatch.chdir(tmp_path)
-        load_plugin(Path("my_loss.py"))
+        load_plugins([Path("my_loss.py")])
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -237,27 +314,43 @@ class TestPlugins:
         file.write_text(content)
         for _ in range(2):  # the second time is no different: nothing half-imported stays
             with pytest.raises(InputError, match=f"--plugin .*wrong.py: {message}") as error:
-                load_plugin(file)
+                load_plugins([file])
             assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("content", "change"),
+        [
+            ("from methods import METHODS", "METHODS, LOSSES and DATASETS are in benchmark.registries"),
+            ("from benchmark.train import GradientConfig, fit", "minimise and linear in benchmark.toolkit"),
+            ("from benchmark.protocol import train_data", "the contract is in benchmark.api"),
+            (OLD_METHOD, r"it must be fit\(data, slot, run\), where slot\(predicted, labels\) is the weighted loss"),
+        ],
+    )
+    def test_one_for_an_older_contract_says_what_to_change(self, tmp_path: Path, content: str, change: str):
+        file = tmp_path / "older.py"
+        file.write_text(content)
+        with pytest.raises(InputError, match=change) as error:
+            load_plugins([file])
+        assert "\n" not in str(error.value)
 
     def test_a_missing_one(self, tmp_path: Path):
         for path in (tmp_path / "missing.py", tmp_path):
             with pytest.raises(InputError, match=f"--plugin {path}: no such file"):
-                load_plugin(path)
+                load_plugins([path])
 
     def test_one_that_is_no_python_file(self, tmp_path: Path):
         file = tmp_path / "notes.txt"
         file.touch()
         with pytest.raises(InputError, match=r"not a Python file; its name must end in \.py"):
-            load_plugin(file)
+            load_plugins([file])
 
     def test_two_of_one_name(self, tmp_path: Path):
         for folder in ("a", "b"):
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "mine.py").touch()
-        load_plugin(tmp_path / "a" / "mine.py")
+        load_plugins([tmp_path / "a" / "mine.py"])
         with pytest.raises(InputError, match="another plug-in is called 'mine' too; rename one"):
-            load_plugin(tmp_path / "b" / "mine.py")
+            load_plugins([tmp_path / "b" / "mine.py"])
 
     def test_a_class_without_a_file_can_be_registered(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setitem(sys.modules, "toy_notebook", types.ModuleType("toy_notebook"))

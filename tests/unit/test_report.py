@@ -16,14 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmark import manifest, report
-from benchmark.analysis import (
+from benchmark.boards.comparison import compare
+from benchmark.boards.rows import boards, imbalance, metric
+from benchmark.errors import InputError
+from benchmark.files import ROOT
+from benchmark.measures.imbalance import encode, summarise
+from benchmark.registries import DATASETS
+from benchmark.report import manifest
+from benchmark.report.analysis import (
     COMPARED,
     CONTRASTS,
-    MATCHED,
-    MEAN_ONE,
-    PLAIN,
-    REBALANCED,
+    REFERENCE,
+    STUDIED,
     Group,
     classes,
     effect,
@@ -33,9 +37,8 @@ from benchmark.analysis import (
     tally,
     trend,
 )
-from benchmark.imbalance import encode, summarise
-from benchmark.registry import InputError
-from benchmark.results import (
+from benchmark.report.pages import render
+from benchmark.results.record import (
     ClassAccuracy,
     CurvePoints,
     Evaluation,
@@ -44,19 +47,20 @@ from benchmark.results import (
     Result,
     Selection,
     SemanticErrors,
-    Store,
 )
-from benchmark.statistics import boards, compare, imbalance, metric
-from tests.unit import test_xlsa17 as xlsa17
-from tests.unit.toy import make_result, make_spec
+from benchmark.results.store import Store
+from tests.reference.data_root import write_folder
+from tests.reference.toy import make_result, make_spec, make_split
 
-N_SEEN, N_CLASSES, A = xlsa17.SEEN, xlsa17.N_CLASSES, xlsa17.A
+SPLIT = make_split()
+N_SEEN, (N_CLASSES, A) = len(SPLIT.seen), SPLIT.attributes.shape
+NAMES = [SPLIT.class_names[c] for c in (*SPLIT.seen, *SPLIT.unseen)]
 LOSSES = {
     "none": ("none", {}),
-    PLAIN: ("mse", {}),
-    MATCHED: ("mse-matched", {}),
-    REBALANCED: ("remse", {}),
-    MEAN_ONE: ("remse", {"scale": "mean_one"}),
+    "mse": ("mse", {}),
+    "mse-matched": ("mse-matched", {}),
+    "remse": ("remse", {}),
+    "remse:scale=mean_one": ("remse", {"scale": "mean_one"}),
 }
 
 
@@ -72,7 +76,7 @@ def run(method: str, label: str, seed: int, errors: torch.Tensor, **changes: Any
         metrics=Metrics(**figures),
         per_class=[
             ClassAccuracy(
-                name=f"class+{c}",
+                name=NAMES[c],
                 seen=c < N_SEEN,
                 T1=None if c < N_SEEN else 50.0 + c + seed,
                 gzsl=30.0,
@@ -94,7 +98,7 @@ def errors_of(method: str, label: str, seed: int) -> torch.Tensor:
     """Errors that fall from mse to remse for ``even``, and rise for ``odd``."""
     generator = torch.Generator().manual_seed(100 * seed + len(label) + len(method))
     base = 1e-3 * (1 + torch.arange(A, dtype=torch.float64)) * (1 + torch.arange(N_CLASSES)[:, None] / 9)
-    factor = {REBALANCED: 0.5 if method == "even" else 1.5, MATCHED: 0.8}.get(label, 1.0)
+    factor = {STUDIED: 0.5 if method == "even" else 1.5, "mse-matched": 0.8}.get(label, 1.0)
     return base * factor * (1 + 0.05 * torch.rand(N_CLASSES, A, generator=generator, dtype=torch.float64))
 
 
@@ -167,30 +171,30 @@ def test_a_trend_keeps_equal_values_together_and_the_mean_of_all(pairs: list[tup
 
 def test_an_effect_is_the_paired_difference_in_percent_of_the_reference(groups: list[Group]) -> None:
     (even,) = (group for group in groups if group.label == "even")
-    found = effect(even, (REBALANCED, PLAIN), "unseen", "mean")
+    found = effect(even, (STUDIED, REFERENCE), "unseen", "mean")
     means = {
         label: [float(errors_of("even", label, s)[N_SEEN:].mean(dim=0).mean()) for s in range(3)] for label in LOSSES
     }
-    reference = np.mean(means[PLAIN])
-    test = stats.ttest_rel(means[REBALANCED], means[PLAIN])
+    reference = np.mean(means[REFERENCE])
+    test = stats.ttest_rel(means[STUDIED], means[REFERENCE])
     assert found
-    assert found.value == pytest.approx(100 * (np.mean(means[REBALANCED]) - reference) / reference)
+    assert found.value == pytest.approx(100 * (np.mean(means[STUDIED]) - reference) / reference)
     assert found.interval == pytest.approx(100 * np.array(test.confidence_interval()) / reference)
     assert found.told
-    r = effect(even, (REBALANCED, PLAIN), "unseen", "r")
+    r = effect(even, (STUDIED, REFERENCE), "unseen", "r")
     row, base = (
-        even.rows[REBALANCED].summary(imbalance("unseen", "r")),
-        even.rows[PLAIN].summary(imbalance("unseen", "r")),
+        even.rows[STUDIED].summary(imbalance("unseen", "r")),
+        even.rows[REFERENCE].summary(imbalance("unseen", "r")),
     )
     assert r
     assert row
     assert base
     assert r.value == pytest.approx(row.mean - base.mean)
-    assert effect(even, (REBALANCED, "lds"), "unseen", "mean") is None
+    assert effect(even, (STUDIED, "lds"), "unseen", "mean") is None
 
 
 def test_a_tally_says_where_the_claim_holds_and_where_not(groups: list[Group]) -> None:
-    found = tally(groups, (REBALANCED, PLAIN), "unseen", "std")
+    found = tally(groups, (STUDIED, REFERENCE), "unseen", "std")
     assert found
     assert (found.groups, found.lower, found.higher) == (2, ("even",), ("odd",))
     assert (found.told_lower, found.told_higher) == (("even",), ("odd",))
@@ -201,11 +205,11 @@ def test_a_tally_says_where_the_claim_holds_and_where_not(groups: list[Group]) -
 def test_details_are_of_the_methods_at_both_ends_and_prefer_defaults() -> None:
     tuned = [
         run("even", label, s, errors_of("odd", label, s) ** 1.1, tuned=5)
-        for label in (PLAIN, REBALANCED)
+        for label in (REFERENCE, STUDIED)
         for s in (0, 1)
     ]
     more = [
-        run("even", label, s, errors_of("even", PLAIN, s), hparams={"lr": 9.0}, hparam_overrides={"lr": 9.0})
+        run("even", label, s, errors_of("even", REFERENCE, s), hparams={"lr": 9.0}, hparam_overrides={"lr": 9.0})
         for label in LOSSES
         for s in (0, 1)
     ]
@@ -218,25 +222,31 @@ def test_details_are_of_the_methods_at_both_ends_and_prefer_defaults() -> None:
 
 
 def test_rows_that_differ_in_defaults_alone_leave_the_one_with_most_runs() -> None:
-    old = [run("even", PLAIN, 0, errors_of("even", PLAIN, 0), hparams={"lr": 7.0})]
+    old = [run("even", REFERENCE, 0, errors_of("even", REFERENCE, 0), hparams={"lr": 7.0})]
     (group,) = groups_of([*all_runs(("even",)), *old])
     assert group.older == 1
-    assert len(group.rows[PLAIN].runs) == 3
+    assert len(group.rows[REFERENCE].runs) == 3
 
 
 def test_errors_and_accuracies_are_averaged_over_runs(groups: list[Group]) -> None:
     (even,) = (group for group in groups if group.label == "even")
-    row = even.rows[PLAIN]
-    expected = sum(errors_of("even", PLAIN, s) for s in range(3)) / 3
+    row = even.rows[REFERENCE]
+    expected = sum(errors_of("even", REFERENCE, s) for s in range(3)) / 3
     assert np.allclose(mean_errors(row), expected, rtol=2e-3)
     assert [c.T1 for c in classes(row)] == [None] * N_SEEN + [51.0 + c for c in range(N_SEEN, N_CLASSES)]
+
+
+#: What begins a path of somebody's machine, and not the rest of a relative path or of an address.
+MACHINES_PATH = re.compile(
+    rb"(?<![\w.~/-])/(?:home|root|work|tmp|Users|mnt|media|opt|srv|var|scratch|data)/\w|\b[A-Z]:\\\\?\w"
+)
 
 
 # Pictures and the page ------------------------------------------------------------------------------------------------
 
 
 def test_losses_differ_in_colour_marker_and_line() -> None:
-    from benchmark.figures import styles
+    from benchmark.report.canvas import styles
 
     look = styles(["none", *COMPARED, "focal", "lds", "mae", "rmse"])
     assert len(look) == 9
@@ -247,16 +257,16 @@ def test_losses_differ_in_colour_marker_and_line() -> None:
 @pytest.fixture
 def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZSL_CACHE", str(tmp_path / "cache"))
-    xlsa17.write(tmp_path / "data" / "TOY", xlsa17.toy_features(), xlsa17.toy_splits())
+    write_folder(tmp_path / "data" / "TOY", SPLIT, {"res101": SPLIT.features})
     return tmp_path / "data"
 
 
 def test_a_report_shows_each_picture_as_png_and_svg(tmp_path: Path, data_root: Path) -> None:
-    revision = xlsa17.toy(data_root).revision
+    revision = DATASETS.resolve("toy", {}, data_root).revision
     store = Store(tmp_path / "results")
     for result in all_runs(revision=revision):
         store.save(result)
-    files = report.render(store.folder, "toy", ["even"], data_root)
+    files = render(store.folder, "toy", ["even"], data_root)
     page = files["README.md"].decode()
     shown = re.findall(r"!\[[^]]+\]\(([^)]+)\.png\)", page)
     kinds = {path.split("/")[1] for path in shown}
@@ -273,8 +283,8 @@ def test_a_report_shows_each_picture_as_png_and_svg(tmp_path: Path, data_root: P
 def test_a_picture_has_the_same_bytes_each_time_whatever_the_user_has_set(groups: list[Group]) -> None:
     import matplotlib as mpl
 
-    from benchmark.figures import claims
-    from benchmark.figures import render as drawn
+    from benchmark.report.canvas import render as drawn
+    from benchmark.report.plots import claims
 
     first = drawn(lambda: claims("title", groups, "unseen"))
     with mpl.rc_context({"font.size": 20, "svg.hashsalt": "theirs", "axes.grid": False}):
@@ -285,12 +295,12 @@ def test_a_picture_has_the_same_bytes_each_time_whatever_the_user_has_set(groups
 def test_without_the_data_or_with_another_revision_label_values_are_left_out(
     out: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmark.figures.render", lambda draw: (b"png", b"svg"))  # the page alone is looked at
-    both = report.render(out / "results", "toy", [], None)["README.md"].decode()
+    monkeypatch.setattr("benchmark.report.canvas.render", lambda draw: (b"png", b"svg"))  # the page alone is looked at
+    both = render(out / "results", "toy", [], None)["README.md"].decode()
     assert "- `remse` \N{MINUS SIGN} `mse`: lower mean in 1 of 2 (1)" in both
     assert "Higher: mean: odd; std: odd" in both
     for root, reason in ((None, "by --data-root or $ZSL_DATA"), (data_root, "the runs of 1")):
-        files = report.render(out / "results", "toy", ["even"], root)
+        files = render(out / "results", "toy", ["even"], root)
         page = files["README.md"].decode()
         assert f"{reason}." in page
         assert not any("values-" in name for name in files)
@@ -298,16 +308,43 @@ def test_without_the_data_or_with_another_revision_label_values_are_left_out(
         assert "odd" not in page
 
 
+def test_no_page_names_the_folder_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.report.canvas.render", lambda draw: (b"png", b"svg"))
+    write_folder(tmp_path / "data" / "TOY", SPLIT, {"vit": SPLIT.features})
+    store = Store(tmp_path / "results")
+    for result in all_runs(("even",), dataset_options={"features": "res101"}):
+        store.save(result)
+    page = render(store.folder, "toy", ["even"], tmp_path / "data")["README.md"].decode()
+    assert "No errors over label values: TOY: no features 'res101'; known: vit." in page
+    assert str(tmp_path) not in page
+
+
+def test_no_generated_file_names_a_path_of_a_machine() -> None:
+    kinds = {".md", ".html", ".json", ".svg", ".yaml"}
+    files = [path for path in sorted((ROOT / "leaderboards").rglob("*")) if path.suffix in kinds]
+    assert len(files) > 2000
+    assert [str(path.relative_to(ROOT)) for path in files if MACHINES_PATH.search(path.read_bytes())] == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/me/x", "(/root/x)", "at /work/shared", "`/tmp/x`", r"C:\\data", "D:\\data", "/Users/x"]
+)
+def test_a_path_of_a_machine_is_known(path: str) -> None:
+    assert MACHINES_PATH.search(path.encode())
+    assert not MACHINES_PATH.search(b"see results/home/x, https://a.org/home/x and C: d")
+
+
 def test_what_a_user_can_get_wrong(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"no runs of 'toi'.*did you mean.*toy"):
-        report.render(out / "results", "toi", [], None)
+        render(out / "results", "toi", [], None)
     with pytest.raises(InputError, match=r"--method evem: no runs of it on toy.*even"):
-        report.render(out / "results", "toy", ["evem"], None)
-    monkeypatch.delitem(sys.modules, "benchmark.figures", raising=False)
+        render(out / "results", "toy", ["evem"], None)
+    for name in ("canvas", "plots"):
+        monkeypatch.delitem(sys.modules, f"benchmark.report.{name}", raising=False)
+        monkeypatch.delattr(f"benchmark.report.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delattr("benchmark.figures", raising=False)
     with pytest.raises(InputError, match=re.escape("pip install -e '.[report]'")):
-        report.render(out / "results", "toy", [], None)
+        render(out / "results", "toy", [], None)
 
 
 # The manifest ---------------------------------------------------------------------------------------------------------
@@ -341,7 +378,7 @@ def change_result(out: Path) -> None:
 
 
 def add_result(out: Path) -> None:
-    Store(out / "results").save(run("even", PLAIN, 7, errors_of("even", PLAIN, 7)))
+    Store(out / "results").save(run("even", REFERENCE, 7, errors_of("even", REFERENCE, 7)))
 
 
 def remove_manifest(out: Path) -> None:

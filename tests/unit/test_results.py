@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmark.registry import InputError
-from benchmark.results import (
+from benchmark.errors import InputError
+from benchmark.files import write_whole
+from benchmark.results.record import (
     ClassAccuracy,
     Cost,
     CurvePoints,
@@ -28,11 +29,9 @@ from benchmark.results import (
     Selection,
     SemanticErrors,
     Spec,
-    Store,
-    read_result,
-    write_atomic,
 )
-from tests.unit.toy import make_result, make_spec
+from benchmark.results.store import Store, read_result
+from tests.reference.toy import make_result, make_spec
 
 # Any result -----------------------------------------------------------------------------------------------------------
 
@@ -120,8 +119,8 @@ class TestRoundTrip:
         json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
     def test_a_tuple_among_the_settings_comes_back_equal(self, tmp_path: Path):
-        from benchmark.jobs import make_spec as real_spec
-        from tests.unit.toy import ToyDataset
+        from benchmark.engine.settings import make_spec as real_spec
+        from tests.reference.toy import ToyDataset
 
         spec = real_spec(
             "eszsl", {}, ("none", {}), ToyDataset("t", ToyDataset.Config(), None), {}, "proposed", "strict"
@@ -259,7 +258,7 @@ class TestWriting:
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
         file = tmp_path / "folder" / "a.json"
-        write_atomic(file, "old")
+        write_whole(file, "old")
         return file
 
     def intact(self, file: Path) -> None:
@@ -267,7 +266,7 @@ class TestWriting:
         assert list(file.parent.iterdir()) == [file]
 
     def test_replaces_the_whole_content(self, file: Path):
-        write_atomic(file, "new é")
+        write_whole(file, "new é")
         assert file.read_text(encoding="utf-8") == "new é"
         assert list(file.parent.iterdir()) == [file]
         assert file.stat().st_mode & 0o777 == 0o644
@@ -279,7 +278,7 @@ class TestWriting:
 
         monkeypatch.setattr(os, where, full)
         with pytest.raises(InputError) as error:
-            write_atomic(file, "new")
+            write_whole(file, "new")
         assert str(error.value) == f"{file}: cannot be written: No space left on device"
         self.intact(file)
 
@@ -289,7 +288,7 @@ class TestWriting:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
         try:
             with pytest.raises(InputError, match="cannot be written: File too large"):
-                write_atomic(file, "x" * 1_000_000)
+                write_whole(file, "x" * 1_000_000)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         self.intact(file)
@@ -311,7 +310,7 @@ class TestWriting:
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path):
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match="cannot be written: "):
-            write_atomic(tmp_path / "file" / "inside" / "a.json", "new")
+            write_whole(tmp_path / "file" / "inside" / "a.json", "new")
 
     @pytest.mark.parametrize("where", [(os, "fsync"), (os, "replace"), (tempfile, "mkstemp"), (Path, "mkdir")])
     def test_an_interrupt_is_passed_on_and_leaves_nothing(
@@ -323,5 +322,5 @@ class TestWriting:
         with monkeypatch.context() as patch:
             patch.setattr(*where, interrupt)
             with pytest.raises(KeyboardInterrupt):
-                write_atomic(file, "new")
+                write_whole(file, "new")
         self.intact(file)

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark import experiment, run, search, tuned
+from benchmark import run, search
 from benchmark.api import Incompatible
 from benchmark.config import Range, validate
-from benchmark.registry import InputError
-from benchmark.results import Store
-from methods import METHODS
-from tests.unit.toy import make_spec
+from benchmark.engine import experiment, tuned
+from benchmark.engine import search as engine_search
+from benchmark.errors import InputError
+from benchmark.registries import METHODS
+from benchmark.results.store import Store
+from tests.reference.toy import make_spec
 
 #: One ridge instead of 49 pairs: a trial takes a blink.
 FAST = ["--method", "eszsl", "--dataset", "awa2-sim", "--set", "feature_ridge=[10.0]", "attribute_ridge=[1.0]"]
@@ -60,13 +62,13 @@ def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path: P
         return real(cell)
 
     with monkeypatch.context() as patch:
-        patch.setattr(search, "validate_cell", interrupted)
+        patch.setattr(engine_search, "validate_cell", interrupted)
         assert go(tmp_path / "parts", 7) == 130
     assert len(found(tmp_path / "parts").trials) == 3
     assert go(tmp_path / "parts", 7) == 0
     assert essence(found(tmp_path / "parts")) == essence(found(tmp_path / "whole"))
     before = found(tmp_path / "parts")
-    monkeypatch.setattr(search, "validate_cell", None)  # nothing is left to try
+    monkeypatch.setattr(engine_search, "validate_cell", None)  # nothing is left to try
     assert go(tmp_path / "parts", 7) == 0
     assert found(tmp_path / "parts") == before
 
@@ -124,7 +126,7 @@ def test_a_failed_trial_is_noted_and_the_search_goes_on(tmp_path: Path, monkeypa
             raise FloatingPointError("loss became nan in /a/secret/place.py at epoch 3")
         return real(cell)
 
-    monkeypatch.setattr(search, "validate_cell", fails_second)
+    monkeypatch.setattr(engine_search, "validate_cell", fails_second)
     assert go(tmp_path, 3) == 0
     record = found(tmp_path)
     assert [trial.value is None for trial in record.trials] == [False, True, False]
@@ -140,7 +142,7 @@ def test_when_every_trial_fails_that_is_said(
     def fails(cell: Any) -> float:
         raise FloatingPointError("loss became nan")
 
-    monkeypatch.setattr(search, "validate_cell", fails)
+    monkeypatch.setattr(engine_search, "validate_cell", fails)
     assert go(tmp_path, 2) == 1
     assert "failed: " in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.yaml"))
@@ -159,7 +161,7 @@ def test_choices_that_were_drawn_before_are_not_run_again(tmp_path: Path, monkey
         calls.append(cell)
         return real(cell)
 
-    monkeypatch.setattr(search, "validate_cell", counted)
+    monkeypatch.setattr(engine_search, "validate_cell", counted)
     assert go(tmp_path, 12, "--loss", "none", "--set", "preprocess=l2") == 0
     assert len(calls) == 3  # the defaults, and the two labels
     assert len(found(tmp_path, "none").trials) == 12
@@ -228,6 +230,6 @@ def test_incompatible_is_no_failure_of_a_trial(tmp_path: Path, monkeypatch: pyte
     def refuses(cell: Any) -> float:
         raise Incompatible("no")
 
-    monkeypatch.setattr(search, "validate_cell", refuses)
+    monkeypatch.setattr(engine_search, "validate_cell", refuses)
     assert go(tmp_path, 2) == 0
     assert not list(tmp_path.rglob("*.yaml"))

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from benchmark.api import Split
 from benchmark.config import validate
-from benchmark.registry import InputError
-from datasets import DATASETS, simulated
+from benchmark.errors import InputError
+from benchmark.registries import DATASETS
+from datasets import simulated
 from datasets.simulated import Simulated
 
 Array = npt.NDArray[np.float64]
@@ -172,7 +173,7 @@ def test_class_sizes_are_as_unequal_as_the_real_ones() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_full_has_the_real_counts(name: str) -> None:
-    full = dataset(name, "full").spec.full
+    full = dataset(name, "full").recipe.full
     assert (full.trainval, full.test_seen, full.test_unseen, full.n_features) == (*REAL_IMAGES[name], 2048)
 
 
@@ -232,7 +233,7 @@ def test_revision_and_feature_set_tell_every_configuration_apart(monkeypatch: py
     assert all(d.simulated and "SIMULATED" in DATASETS[d.name].title for d in made)
     before = dataset("cub-sim").revision
     cls = type(dataset("cub-sim"))
-    monkeypatch.setattr(cls, "spec", replace(cls.spec, decay=1.3))
+    monkeypatch.setattr(cls, "recipe", replace(cls.recipe, decay=1.3))
     parameters_moved = dataset("cub-sim").revision
     monkeypatch.setattr(simulated, "GENERATOR_VERSION", simulated.GENERATOR_VERSION + 1)
     assert len({before, parameters_moved, dataset("cub-sim").revision}) == 3
@@ -341,8 +342,8 @@ def test_without_skewness_and_with_equal_noise_no_correlation_is_left(
     """Gaussian scores in place of the classes' own, with the covariance of semantics kept: symmetric labels."""
     skewed = simulated.class_attributes
 
-    def symmetric(spec: simulated.Spec, rng: np.random.Generator) -> Array:
-        attributes = skewed(spec, rng)
+    def symmetric(recipe: simulated.Recipe, rng: np.random.Generator) -> Array:
+        attributes = skewed(recipe, rng)
         u, sizes, directions = np.linalg.svd(attributes - attributes.mean(axis=0), full_matrices=False)
         scores = np.random.default_rng(0).standard_normal(u.shape)
         scores, _ = np.linalg.qr(scores - scores.mean(axis=0))

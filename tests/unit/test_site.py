@@ -14,26 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark import boards, site
-from benchmark.cells import NONE
-from benchmark.leaderboard import check, write_boards
-from benchmark.registry import InputError
-from benchmark.results import Result, Store
-from benchmark.site import render
-from benchmark.statistics import boards as grouped
-from tests.unit.test_leaderboard import METHODS, RESULTS, result, seeds
-
-HOSTILE = "</script><script>window.hacked=1</script><!--<img src=x onerror='window.hacked=1'>&amp;\u2028"
-
-
-def page_results() -> list[Result]:
-    """The runs of the golden boards, and some with hostile names."""
-    return [*RESULTS, *seeds(2, "ale", HOSTILE, 35.0, hparam_overrides={"note": HOSTILE})]
+from benchmark.boards import markdown, site, view
+from benchmark.boards.files import check, write_boards
+from benchmark.boards.rows import boards as grouped
+from benchmark.boards.site import render
+from benchmark.boards.wording import NONE
+from benchmark.errors import InputError
+from benchmark.results.record import Result
+from benchmark.results.store import Store
+from tests.reference.leaderboards import HOSTILE, METHODS, RESULTS, page_results, result, seeds
 
 
 @pytest.fixture(autouse=True)
 def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boards, "METHODS", METHODS)
+    monkeypatch.setattr(view, "METHODS", METHODS)
 
 
 def page(results: Sequence[Result]) -> str:
@@ -75,7 +69,7 @@ def test_boards_are_those_of_the_statistics_real_ones_first_and_labelled() -> No
     found = content(page(RESULTS))["boards"]
     expected = grouped(RESULTS)
     assert {b["id"]: len(b["rows"]) for b in found} == {
-        f"{b.dataset}/{b.features}/{b.protocol}/{b.split}/{b.revision}": len(rows) for b, rows in expected.items()
+        f"{b.dataset}/{b.features}/{b.protocol}/{b.partition}/{b.revision}": len(rows) for b, rows in expected.items()
     }
     assert [b["simulated"] for b in found] == sorted(b.simulated for b in expected)
     assert (found[0]["protocol"], found[0]["split"]) == ("strict", "proposed")
@@ -94,11 +88,10 @@ def test_failed_runs_are_told() -> None:
 
 
 def test_a_column_is_bold_where_the_markdown_board_is() -> None:
-    markdown = boards.render(RESULTS)["awa1.md"].partition("### Accuracy")[2].partition("###")[0]
-    bold = sum(len(re.findall(r"\*\*[\d.]+\*\*", line)) for line in markdown.splitlines())
-    first = next(
-        b for b in content(page(RESULTS))["boards"] if f"Features {b['features']}" in boards.render(RESULTS)["awa1.md"]
-    )
+    board = markdown.render(RESULTS)["awa1.md"]
+    accuracies = board.partition("### Accuracy")[2].partition("###")[0]
+    bold = sum(len(re.findall(r"\*\*[\d.]+\*\*", line)) for line in accuracies.splitlines())
+    first = next(b for b in content(page(RESULTS))["boards"] if f"Features {b['features']}" in board)
     ours = [name for row in first["rows"] for name in row["best"] if not name.startswith(("U_", "S_"))]
     assert len(ours) == bold > 0
 

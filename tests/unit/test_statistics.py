@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from benchmark.results import Result
-from benchmark.statistics import CONTROLS, Row, boards, bootstrap, comparisons, metric, ranking, rankings
-from tests.unit.test_leaderboard import PROVENANCE, repeated, result, seeds
+from benchmark.boards.comparison import bootstrap, comparisons, ranking, rankings
+from benchmark.boards.rows import Row, boards, metric
+from benchmark.results.record import Result
+from tests.reference.leaderboards import PROVENANCE, repeated, result, seeds
 
 # Bootstrap ------------------------------------------------------------------------------------------------------------
 
@@ -94,13 +95,13 @@ def test_remse_is_compared_with_its_control_where_there_is_one() -> None:
     ]
     (rows,) = boards(results).values()
 
-    def pairs(controls: dict[str, str]) -> set[tuple[str, str]]:
-        found = comparisons(rows, {"T1": metric("T1")}, rows, controls)
+    def pairs(*, controls: bool) -> set[tuple[str, str]]:
+        found = comparisons(rows, {"T1": metric("T1")}, rows, controls=controls)
         return {(c.row.spec.loss_label, c.reference.spec.loss_label) for c in found if c.reference}
 
     others = {"remse", "mse-matched", "mae", "remse:scale=mean_one"}
-    assert pairs({}) == {(loss, "mse") for loss in others}
-    assert pairs(CONTROLS) == {(loss, "mse") for loss in others} | {("remse", "mse-matched")}
+    assert pairs(controls=False) == {(loss, "mse") for loss in others}
+    assert pairs(controls=True) == {(loss, "mse") for loss in others} | {("remse", "mse-matched")}
 
 
 def test_runs_that_repeat_another_took_no_time() -> None:

@@ -10,9 +10,11 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.registry import InputError
-from datasets import _mat
-from datasets.vectors import FILE, encoded, main, read_names, readable, word_vectors, words
+from benchmark.errors import InputError
+from datasets import matfiles
+from datasets.features.attribute_vectors import encoded, read_names, readable, word_vectors, words
+from datasets.features.vectors import main
+from datasets.xlsa17 import VECTORS
 
 GLOVE = """\
 bill 1 0 0
@@ -42,7 +44,7 @@ def glove(tmp_path: Path) -> Path:
 def root(tmp_path: Path) -> Path:
     """A data root with the data set TOY of three attributes and two classes."""
     folder = tmp_path / "data" / "TOY"
-    _mat.save(folder / "att_splits.mat", {"att": np.ones((3, 2))})
+    matfiles.save(folder / "att_splits.mat", {"att": np.ones((3, 2))})
     (folder / "attributes.txt").write_text("".join(f"{k} {name}\n" for k, name in enumerate(NAMES, start=1)))
     return tmp_path / "data"
 
@@ -156,19 +158,19 @@ def test_words_of_names() -> None:
 def test_command_writes_columns_in_the_order_of_att(glove: Path, root: Path) -> None:
     command = ["TOY", "--data-root", str(root), "--vectors", str(glove)]
     assert main(command) == 0
-    first = (root / "TOY" / FILE).read_bytes()
-    content = scipy.io.loadmat(root / "TOY" / FILE)
+    first = (root / "TOY" / VECTORS).read_bytes()
+    content = scipy.io.loadmat(root / "TOY" / VECTORS)
     np.testing.assert_array_equal(content["vectors"].T, word_vectors(NAMES, glove)[0])
     assert json.loads(content["provenance"].item())["names"] == NAMES
     assert main(command) == 0
-    assert (root / "TOY" / FILE).read_bytes() == first
+    assert (root / "TOY" / VECTORS).read_bytes() == first
 
 
 def test_command_with_an_encoder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "toy_encoder.py").write_text("def encode(texts):\n    return [[len(text), 1] for text in texts]\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["toy", "--data-root", str(root), "--encoder", "toy_encoder:encode"]) == 0
-    vectors = scipy.io.loadmat(root / "TOY" / FILE)["vectors"]
+    vectors = scipy.io.loadmat(root / "TOY" / VECTORS)["vectors"]
     np.testing.assert_array_equal(vectors, [[len(readable(name)) for name in NAMES], [1, 1, 1]])
 
 

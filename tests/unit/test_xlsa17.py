@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,83 +21,35 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from benchmark.api import Split
-from benchmark.registry import InputError
-from datasets import DATASETS, _cache, available, default_data_root, resolve, xlsa17
+from benchmark.registries import DATASETS, default_data_root
+from datasets import cache, matfiles, xlsa17
 from datasets.xlsa17 import Xlsa17
+from tests.reference.xlsa17 import (
+    N_CLASSES,
+    PARTS,
+    PER_CLASS,
+    A,
+    D,
+    Variables,
+    cache_folder,
+    cells,
+    refusal,
+    root,
+    toy,
+    toy_features,
+    toy_splits,
+    write,
+)
 
-N_CLASSES, SEEN, PER_CLASS, D, A = 6, 4, 5, 7, 3
-PARTS = ("trainval_loc", "test_seen_loc", "test_unseen_loc")
-Variables = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ZSL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A data root with the data set TOY."""
-    write(tmp_path / "data" / "TOY", toy_features(), toy_splits())
-    return tmp_path / "data"
-
-
-def cells(names: list[str]) -> np.ndarray:
-    column = np.empty((len(names), 1), dtype=object)
-    column[:, 0] = names
-    return column
-
-
-def toy_features() -> Variables:
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.repeat(np.arange(1, N_CLASSES + 1), PER_CLASS))[:, None]
-    return {"features": rng.standard_normal((D, len(labels))), "labels": labels.astype(np.uint8)}
-
-
-def toy_splits() -> Variables:
-    labels = toy_features()["labels"].ravel()
-    seen, unseen = np.flatnonzero(labels <= SEEN) + 1, np.flatnonzero(labels > SEEN) + 1
-    first = np.array([np.flatnonzero(labels == c)[0] + 1 for c in range(1, SEEN + 1)])
-    att = np.random.default_rng(1).random((A, N_CLASSES))
-    return {
-        "att": att / np.linalg.norm(att, axis=0),
-        "original_att": 100 * att,
-        "allclasses_names": cells([f"class+{c}" for c in range(N_CLASSES)]),
-        "trainval_loc": np.setdiff1d(seen, first)[:, None].astype(np.uint16),
-        "test_seen_loc": first[:, None].astype(float),
-        "test_unseen_loc": unseen[:, None],
-        "train_loc": seen[:, None],
-        "val_loc": first[:, None],
-    }
-
-
-def write(folder: Path, features: Variables | None, splits: Variables, **options: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if features is not None:
-        scipy.io.savemat(folder / "res101.mat", features, do_compression=True, **options)
-    scipy.io.savemat(folder / "att_splits.mat", splits, do_compression=True)
-
-
-def toy(root: Path, **options: Any) -> Xlsa17:
-    return Xlsa17("toy", Xlsa17.Config(**options), root)
-
-
-def refusal(action: Callable[[], object], match: str | None = None) -> str:
-    with pytest.raises(InputError, match=match) as caught:
-        action()
-    text = str(caught.value)
-    assert "\n" not in text
-    assert len(text) < 400
-    return text
+__all__ = ["cache_folder", "root"]  # fixtures
 
 
 def equal(a: Split, b: Split) -> bool:
     return all(np.array_equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(Split))
 
 
-def leftovers(cache: Path) -> list[Path]:
-    return list(cache.rglob("*.tmp"))
+def leftovers(cache_folder: Path) -> list[Path]:
+    return list(cache_folder.rglob("*.tmp"))
 
 
 # --- what is read
@@ -185,6 +137,63 @@ def test_class_names_as_a_matrix_of_characters(root: Path) -> None:
     assert toy(root).load().class_names == tuple(names)
 
 
+def without_names(root: Path) -> Path:
+    """TOY with splits that do not name the classes, as some public copies."""
+    splits = toy_splits()
+    del splits["allclasses_names"]
+    write(root / "TOY", None, splits)
+    return root / "TOY"
+
+
+def test_classes_without_names_are_numbered(root: Path) -> None:
+    named = toy(root).load()
+    folder = without_names(root)
+    split = toy(root).load()
+    assert split.class_names == ("class 1", "class 2", "class 3", "class 4", "class 5", "class 6")
+    assert equal(split, replace(named, class_names=split.class_names))
+    (folder / "valclasses1.txt").write_text("class 3\n")
+    assert toy(root).load().validation_classes == [2]
+    (folder / "valclasses1.txt").write_text("class+2\n")
+    message = "must be one of the numbered classes, which neither allclasses_names nor allclasses.txt names, got"
+    assert refusal(toy(root).load) == f"{folder / 'valclasses1.txt'}:1: {message} 'class+2' instead"
+
+
+def test_names_of_a_file_of_their_own(root: Path) -> None:
+    (root / "TOY" / "allclasses.txt").write_text("not read: the splits have names\n")
+    named, revision = toy(root).load(), toy(root).revision
+    (root / "TOY" / "allclasses.txt").unlink()
+    assert toy(root).revision == revision
+    assert named.class_names[0] == "class+0"
+
+    folder = without_names(root)
+    (folder / "allclasses.txt").write_text("ox\r\nsheep\ncow\n\ndog\nred fox\nant\n")
+    (folder / "valclasses1.txt").write_text("dog\n")
+    split, revision = toy(root).load(), toy(root).revision
+    assert split.class_names == ("ox", "sheep", "cow", "dog", "red fox", "ant")
+    assert split.validation_classes == [3]
+    (folder / "valclasses1.txt").write_text("wolf\n")
+    assert "must be one of the names in allclasses.txt, got 'wolf' instead" in refusal(toy(root).load)
+    (folder / "valclasses1.txt").write_text("dog\n")
+    (folder / "allclasses.txt").write_text("ox\ndog\ncow\nsheep\nred fox\nant\n")  # which names another class dog
+    assert toy(root).revision != revision
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\nc\nd\ne\n", "must name the 6 classes of att, each on a line, got 5 different ones on 5 lines instead"),
+        (b"a\nb\nc\nd\ne\nf\ng", "got 7 different ones on 7 lines instead"),
+        (b"a\nb\nc\nd\ne\na\n", "got 5 different ones on 6 lines instead"),
+        (b"", "got 0 different ones on 0 lines instead"),
+        (b"\xff\xfe", "cannot be read: 'utf-8'"),
+    ],
+)
+def test_bad_files_of_names(root: Path, content: bytes, message: str) -> None:
+    file = without_names(root) / "allclasses.txt"
+    file.write_bytes(content)
+    assert refusal(toy(root).load, message).startswith(str(file))
+
+
 def test_feature_sets(root: Path) -> None:
     folder = root / "TOY"
     shutil.copy(folder / "att_splits.mat", folder / "binaryAtt_splits.mat")
@@ -267,13 +276,13 @@ FEATURE_FAULTS: dict[str, tuple[Callable[[Variables], Variables], str]] = {
 
 
 @pytest.mark.parametrize("fault", FEATURE_FAULTS)
-def test_bad_features(root: Path, cache: Path, fault: str) -> None:
+def test_bad_features(root: Path, cache_folder: Path, fault: str) -> None:
     change, message = FEATURE_FAULTS[fault]
     variables = change(toy_features())
     absent = fault.startswith("no ") and fault != "no rows"
     write(root / "TOY", variables if absent else toy_features() | variables, toy_splits())
     assert refusal(toy(root).load, message).startswith(str(root / "TOY" / "res101.mat"))
-    assert not list(cache.glob("features/*"))
+    assert not list(cache_folder.glob("features/*"))
 
 
 SPLIT_FAULTS: dict[str, tuple[Callable[[Variables], Variables], str]] = {
@@ -335,7 +344,7 @@ def test_bad_splits(root: Path, fault: str) -> None:
     assert refusal(toy(root).load, message).startswith(str(file))
 
 
-@pytest.mark.parametrize("key", ["att", "allclasses_names", *PARTS])
+@pytest.mark.parametrize("key", ["att", *PARTS])
 def test_missing_key(root: Path, key: str) -> None:
     splits = toy_splits()
     del splits[key]
@@ -402,18 +411,18 @@ def test_missing_files(root: Path, tmp_path: Path) -> None:
     assert refusal(lambda: toy(root).revision).startswith(f"{root / 'TOY' / 'att_splits.mat'}: no such file")
 
 
-def test_a_file_that_changes_while_it_is_read(root: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    load = xlsa17._load
+def test_a_file_that_changes_while_it_is_read(root: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
+    load = matfiles.load
 
-    def load_then_change(file: Path, *keys: str) -> dict[str, Any]:
-        content = load(file, *keys)
+    def load_then_change(file: Path, *keys: str, **options: Any) -> dict[str, Any]:
+        content = load(file, *keys, **options)
         if keys == ("features",):
             write(root / "TOY", toy_features() | {"features": np.ones((D, N_CLASSES * PER_CLASS))}, toy_splits())
         return content
 
-    monkeypatch.setattr(xlsa17, "_load", load_then_change)
+    monkeypatch.setattr(matfiles, "load", load_then_change)
     assert refusal(toy(root).load).endswith("res101.mat: changed while it was read; try again")
-    assert not list(cache.glob("features/*"))
+    assert not list(cache_folder.glob("features/*"))
 
 
 # --- the cache
@@ -422,28 +431,28 @@ def test_a_file_that_changes_while_it_is_read(root: Path, monkeypatch: pytest.Mo
 def features_are_read_from(source: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Split:
     """Load, and assert that the features came from the .mat file or from the cache."""
     asked: list[str] = []
-    load = xlsa17._load
+    load = matfiles.load
 
-    def recording(file: Path, *keys: str) -> dict[str, Any]:
+    def recording(file: Path, *keys: str, **options: Any) -> dict[str, Any]:
         asked.extend(keys)
-        return load(file, *keys)
+        return load(file, *keys, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(xlsa17, "_load", recording)
+        patch.setattr(matfiles, "load", recording)
         split = toy(root).load()
     assert ("features" in asked) == (source == "file")
     return split
 
 
-def test_second_load_maps_the_same_arrays(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_load_maps_the_same_arrays(root: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = features_are_read_from("file", root, monkeypatch)
     second = features_are_read_from("cache", root, monkeypatch)
     assert equal(first, second)
     for split in (first, second):
         assert isinstance(split.features, np.memmap)
         assert not split.features.flags.writeable
-    assert len(list(cache.glob("features/*.npy"))) == 1
-    assert not leftovers(cache)
+    assert len(list(cache_folder.glob("features/*.npy"))) == 1
+    assert not leftovers(cache_folder)
 
 
 def test_a_changed_source_is_read_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,27 +469,27 @@ def test_a_changed_source_is_read_anew(root: Path, monkeypatch: pytest.MonkeyPat
     assert equal(features_are_read_from("cache", root, monkeypatch), first)
 
 
-def test_an_unchanged_file_is_hashed_once(tmp_path: Path, cache: Path) -> None:
+def test_an_unchanged_file_is_hashed_once(tmp_path: Path, cache_folder: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"old")
     changed = file.stat().st_mtime_ns
-    digest = _cache.sha256(file)
+    digest = cache.sha256(file)
     file.write_bytes(b"new")
     os.utime(file, ns=(changed, changed))
-    assert _cache.sha256(file) == digest  # size and time are those noted: it was not hashed
+    assert cache.sha256(file) == digest  # size and time are those noted: it was not hashed
     os.utime(file, ns=(changed, changed + 1))
-    assert _cache.sha256(file) != digest
+    assert cache.sha256(file) != digest
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b'"sha256"', b'{"sha256": "0"}'])
-def test_garbled_notes_are_ignored(tmp_path: Path, cache: Path, content: bytes) -> None:
+def test_garbled_notes_are_ignored(tmp_path: Path, cache_folder: Path, content: bytes) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"abc")
-    digest = _cache.sha256(file)
-    (note,) = cache.glob("sources/*.json")
+    digest = cache.sha256(file)
+    (note,) = cache_folder.glob("sources/*.json")
     whole = note.read_bytes()
     note.write_bytes(content)
-    assert _cache.sha256(file) == digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert cache.sha256(file) == digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert note.read_bytes() == whole
 
 
@@ -503,43 +512,45 @@ CORRUPTIONS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
-def test_a_corrupt_entry_is_rebuilt(root: Path, cache: Path, corruption: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_entry_is_rebuilt(
+    root: Path, cache_folder: Path, corruption: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (root / "TOY" / "valclasses1.txt").write_text("class+0\n")
     toy(root).load()
-    (entry,) = cache.glob("features/*.npy")
+    (entry,) = cache_folder.glob("features/*.npy")
     sound = entry.read_bytes()
     CORRUPTIONS[corruption](entry)
     assert entry.read_bytes() != sound
     rebuilt = features_are_read_from("file", root, monkeypatch)
     assert np.array_equal(rebuilt.features, toy_features()["features"].T.astype(np.float32))
     assert entry.read_bytes() == sound
-    assert not leftovers(cache)
+    assert not leftovers(cache_folder)
 
 
-def test_a_writer_that_is_overtaken(cache: Path) -> None:
+def test_a_writer_that_is_overtaken(cache_folder: Path) -> None:
     matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
     seen = []
 
-    def blocks() -> Iterator[_cache.Matrix]:
+    def blocks() -> Iterator[cache.Matrix]:
         yield matrix[:2]
-        assert _cache.lookup("key", (4, 3)) is None  # half-written is not visible
-        seen.append(_cache.store("key", (4, 3), [matrix]))
+        assert cache.lookup("key", (4, 3)) is None  # half-written is not visible
+        seen.append(cache.store("key", (4, 3), [matrix]))
         yield matrix[2:]
 
-    seen.append(_cache.store("key", (4, 3), blocks()))
+    seen.append(cache.store("key", (4, 3), blocks()))
     for mapped in seen:
         assert np.array_equal(mapped, matrix)
-    assert [path.name for path in cache.rglob("*.*")] == ["key.npy"]
+    assert [path.name for path in cache_folder.rglob("*.*")] == ["key.npy"]
 
 
-def test_an_interrupted_write_leaves_nothing(cache: Path) -> None:
-    def blocks() -> Iterator[_cache.Matrix]:
+def test_an_interrupted_write_leaves_nothing(cache_folder: Path) -> None:
+    def blocks() -> Iterator[cache.Matrix]:
         yield np.ones((1, 3), np.float32)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _cache.store("key", (4, 3), blocks())
-    assert not list(cache.rglob("*.*"))
+        cache.store("key", (4, 3), blocks())
+    assert not list(cache_folder.rglob("*.*"))
 
 
 def race(me: str, other: str, root: Path) -> None:
@@ -554,7 +565,7 @@ def race(me: str, other: str, root: Path) -> None:
         assert np.array_equal(split.features, np.full(split.features.shape, turn, np.float32))
 
 
-def test_two_processes_at_once(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_processes_at_once(tmp_path: Path, cache_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     n = N_CLASSES * PER_CLASS
     for turn in range(8):
         features = toy_features() | {"features": np.full((20_000, n), turn, np.float32)}
@@ -567,26 +578,26 @@ def test_two_processes_at_once(tmp_path: Path, cache: Path, caplog: pytest.LogCa
         assert racer.communicate(timeout=60)[1] == b""  # no error and no warning
     assert racer.returncode == 0
     assert not caplog.records
-    entries = list(cache.glob("features/*"))
+    entries = list(cache_folder.glob("features/*"))
     assert len(entries) == 8
     assert all(np.load(entry).shape == (n, 20_000) for entry in entries)
-    assert not leftovers(cache)
+    assert not leftovers(cache_folder)
 
 
-def test_a_cache_that_cannot_be_written(root: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_that_cannot_be_written(root: Path, cache_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     cached = toy(root).load()
-    shutil.rmtree(cache)
-    cache.write_text("a file where a folder should be")
+    shutil.rmtree(cache_folder)
+    cache_folder.write_text("a file where a folder should be")
     split, revision = toy(root).load(), toy(root).revision
     assert equal(split, cached)
     (record,) = caplog.records
     assert "The cache cannot be used" in record.getMessage()
     assert "\n" not in record.getMessage()
-    cache.unlink()
+    cache_folder.unlink()
     assert toy(root).revision == revision
 
 
-def test_a_full_disk(root: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk(root: Path, cache_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     features = np.random.default_rng(0).random((100_000, N_CLASSES * PER_CLASS), dtype=np.float32)
     write(root / "TOY", toy_features() | {"features": features}, toy_splits())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -598,8 +609,8 @@ def test_a_full_disk(root: Path, cache: Path, caplog: pytest.LogCaptureFixture) 
     assert np.array_equal(split.features, features.T)
     assert len(caplog.records) == 1
     assert "res101.mat is read anew on every load: File too large" in caplog.text
-    assert not list(cache.glob("features/*"))
-    assert not leftovers(cache)
+    assert not list(cache_folder.glob("features/*"))
+    assert not leftovers(cache_folder)
     assert isinstance(toy(root).load().features, np.memmap)
 
 
@@ -617,44 +628,53 @@ def test_the_data_root_is_only_read(root: Path) -> None:
 def test_where_the_cache_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert _cache._folder("features") == tmp_path / "cache" / "features"
+    assert cache._folder("features") == tmp_path / "cache" / "features"
     monkeypatch.setenv("ZSL_CACHE", "~/mine")
-    assert _cache._folder("features") == tmp_path / "home" / "mine" / "features"
+    assert cache._folder("features") == tmp_path / "home" / "mine" / "features"
     monkeypatch.delenv("ZSL_CACHE")
-    assert _cache._folder("features") == tmp_path / "home" / ".cache" / "zsl-benchmark" / "features"
+    assert cache._folder("features") == tmp_path / "home" / ".cache" / "zsl-benchmark" / "features"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert _cache._folder("features") == tmp_path / "home" / ".cache" / "zsl-benchmark" / "features"
+    assert cache._folder("features") == tmp_path / "home" / ".cache" / "zsl-benchmark" / "features"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert _cache._folder("features") == tmp_path / "xdg" / "zsl-benchmark" / "features"
+    assert cache._folder("features") == tmp_path / "xdg" / "zsl-benchmark" / "features"
 
 
 # --- names
 
 
 def test_resolve(root: Path) -> None:
-    assert resolve("ToY", {"attributes": "original_att"}, root).features == "res101+original_att"
-    assert resolve("TOY", {}, root).name == "toy"
-    assert {resolve(name, {}, None).name for name in ("cub", "SUN", "awa1", "awa2", "aPY")} <= set(DATASETS.names())
-    assert refusal(lambda: resolve("toys", {}, root)) == "unknown data set 'toys'; did you mean 'toy'?"
-    assert refusal(lambda: resolve("toy", {}, None)).startswith("unknown data set 'toy'; ")
-    assert refusal(lambda: resolve("cubs", {}, None)) == "unknown data set 'cubs'; did you mean 'cub'?"
-    assert refusal(lambda: resolve("toy", {"feature": "x"}, root)) == (
+    assert DATASETS.resolve("ToY", {"attributes": "original_att"}, root).features == "res101+original_att"
+    assert DATASETS.resolve("TOY", {}, root).name == "toy"
+    assert {DATASETS.resolve(name, {}, None).name for name in ("cub", "SUN", "awa1", "awa2", "aPY")} <= set(
+        DATASETS.names()
+    )
+    assert refusal(lambda: DATASETS.resolve("toys", {}, root)) == "unknown data set 'toys'; did you mean 'toy'?"
+    assert refusal(lambda: DATASETS.resolve("toy", {}, None)).startswith("unknown data set 'toy'; ")
+    assert refusal(lambda: DATASETS.resolve("cubs", {}, None)) == "unknown data set 'cubs'; did you mean 'cub'?"
+    assert refusal(lambda: DATASETS.resolve("toy", {"feature": "x"}, root)) == (
         "--dataset toy: unknown key 'feature'; did you mean 'features'?"
     )
-    assert refusal(lambda: resolve("toy", {"attributes": "w2v"}, root)) == (
+    assert refusal(lambda: DATASETS.resolve("toy", {"attributes": "w2v"}, root)) == (
         "--dataset toy: attributes must be 'att' or 'original_att', got 'w2v' instead"
     )
 
 
-def test_available(root: Path) -> None:
+def test_is_present(root: Path) -> None:
     (root / "SUN").mkdir()
     shutil.copy(root / "TOY" / "att_splits.mat", root / "SUN")
     shutil.copytree(root / "TOY", root / "CUB")
     (root / "AWA2").mkdir()
     shutil.copy(root / "TOY" / "res101.mat", root / "AWA2")
-    assert available(("awa2", "cub", "sun", "apy", "toy"), root) == ["cub", "toy"]
-    assert available(("cub",), None) == []
-    refusal(lambda: available(("cub",), root / "nowhere"))
+    present = [name for name in ("awa2", "cub", "sun", "apy", "toy") if Xlsa17(name, Xlsa17.Config(), root).is_present]
+    assert present == ["cub", "toy"]
+    assert DATASETS.defaults(root) == ["cub"]
+    assert not Xlsa17("cub", Xlsa17.Config(), None).is_present
+    refusal(lambda: Xlsa17("cub", Xlsa17.Config(), root / "nowhere").is_present)
+
+
+def test_defaults_without_files_are_the_stand_ins(root: Path) -> None:
+    stand_ins = ["cub-sim", "sun-sim", "awa2-sim"]
+    assert DATASETS.defaults(None) == DATASETS.defaults(root) == stand_ins
 
 
 def test_default_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -692,7 +712,7 @@ def test_real_splits_with_made_up_features(name: str, real_data_root: Path, tmp_
     features = np.random.default_rng(0).random((2, len(labels)))
     scipy.io.savemat(folder / "res101.mat", {"features": features, "labels": labels[:, None]})
 
-    split = resolve(name, {}, tmp_path).load()
+    split = DATASETS.resolve(name, {}, tmp_path).load()
     classes, attributes, seen, validation, *sizes = REAL[name]
     assert split.attributes.shape == (classes, attributes)
     assert len(split.class_names) == classes
@@ -704,7 +724,7 @@ def test_real_splits_with_made_up_features(name: str, real_data_root: Path, tmp_
     assert len(split.validation_classes) == validation
     assert np.allclose(np.linalg.norm(split.attributes, axis=1), 1)
 
-    original = resolve(name, {"attributes": "original_att"}, tmp_path).load().attributes
+    original = DATASETS.resolve(name, {"attributes": "original_att"}, tmp_path).load().attributes
     assert (split.attributes < 0).sum() == (4 if name.startswith("awa") else 0)
     assert original.min() == 0
     unit = original / np.linalg.norm(original, axis=1, keepdims=True)
@@ -717,9 +737,9 @@ def test_real_splits_with_made_up_features(name: str, real_data_root: Path, tmp_
     [("awa1", "lampert2009", (30475, 512), 10), ("cub50", "effnetlite0", (2889, 1280), 10)],
 )
 def test_real_features(name: str, features: str, shape: tuple[int, int], unseen: int, real_data_root: Path) -> None:
-    if name not in available([name], real_data_root):
+    dataset = Xlsa17(name, Xlsa17.Config(), real_data_root)
+    if not dataset.is_present:
         pytest.skip(f"{real_data_root} holds no features of {name}")
-    dataset = resolve(name, {}, real_data_root)
     split = dataset.load()
     assert dataset.features == features
     assert split.features.shape == shape

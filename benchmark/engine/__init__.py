@@ -1,0 +1,1 @@
+"""The engine: from settings to results, by way of a plan, launchers, runs and the evaluation."""

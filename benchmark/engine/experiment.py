@@ -1,0 +1,299 @@
+"""One cell from start to end: load, select on validation, refit, open the test images, evaluate, once for each seed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from benchmark.api import Dataset, Incompatible, Method, Slot, Split, TrainData, derive_seed, sealed
+from benchmark.config import resolve
+from benchmark.engine.evaluate import evaluate
+from benchmark.engine.memory import PeakMemory
+from benchmark.engine.plan import Cell
+from benchmark.engine.preprocessing import Transform
+from benchmark.engine.protocol import (
+    HeldOut,
+    Stage,
+    evaluation_stage,
+    held_out,
+    random_partition,
+    train_data,
+    validation_stage,
+)
+from benchmark.engine.provenance import describe
+from benchmark.engine.runs import CRITERION, RefitRun, SelectionRun
+from benchmark.errors import InputError, one_line
+from benchmark.files import without_paths
+from benchmark.registries import LOSSES, METHODS
+from benchmark.results.record import Cost, Evaluation, Result, Selection
+
+
+def run_cell(cell: Cell) -> Iterator[Result]:
+    """Run the seeds of ``cell`` one after another; what goes wrong in one is its result, and the next goes on.
+
+    A method that draws no random number is fitted for the first seed alone: the results of the others repeat it, and
+    say so in their provenance (``repeats_seed``).
+
+    Raises:
+        InputError: the data cannot be loaded.
+    """
+    experiment = _Experiment(cell)
+    repeated: tuple[int, _Outcome] | None = None
+    for seed in cell.seeds:
+        provenance = describe(experiment.device, cell.sources())
+        try:
+            if repeated is None:
+                outcome = experiment.run(seed)
+                repeated = (seed, outcome) if outcome.deterministic else None
+            else:
+                provenance["repeats_seed"], outcome = repeated
+        except Incompatible as reason:
+            yield Result(spec=cell.spec, seed=seed, status="skipped", error=str(reason), provenance=provenance)
+        except InputError:
+            raise
+        except Exception as error:
+            yield Result(spec=cell.spec, seed=seed, status="failed", error=_one_line(error), provenance=provenance)
+        else:
+            yield Result(
+                spec=cell.spec,
+                seed=seed,
+                status="ok",
+                evaluation=outcome.evaluation,
+                selection=outcome.selection,
+                refit_history=outcome.refit_history,
+                cost=outcome.cost,
+                provenance=provenance,
+            )
+
+
+def validate_cell(cell: Cell) -> float:
+    """The best value of the criterion on validation, in percent, averaged over the seeds of ``cell``.
+
+    What a search maximises: the selecting half of a run alone, without refit and without a look at test images.
+
+    Raises:
+        InputError: the data cannot be loaded.
+        Incompatible: the method cannot be trained with the loss, or on the data.
+        Exception: whatever else training raises.
+    """
+    experiment = _Experiment(cell, refits=False)
+    values = [experiment.select(seed).value for seed in cell.seeds]
+    return sum(values) / len(values)
+
+
+def fit_cell(cell: Cell, seed: int) -> tuple[Method, Transform]:
+    """The method of ``cell`` as its run fits it, selected on validation and refitted, and its preprocessing.
+
+    Raises:
+        InputError: the data cannot be loaded, or the method cannot be trained with the loss or on the data.
+    """
+    experiment = _Experiment(cell)
+    try:
+        method = experiment.refit(seed, experiment.select(seed)).method
+        return method, experiment.trainval.transform
+    except Incompatible as reason:
+        raise InputError(f"{cell.title}: {reason}") from None
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fitted method, what its run noted, and whether it drew no random number on the way."""
+
+    method: Method
+    history: list[dict[str, float]]
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What is trained on in one stage, as the preprocessing that was fitted on it leaves it."""
+
+    stage: Stage
+    data: TrainData
+    transform: Transform
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What one seed comes to, and whether every other seed would come to the same."""
+
+    evaluation: Evaluation
+    selection: Selection
+    refit_history: list[dict[str, float]]
+    cost: Cost
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What the seeds of a cell share: two training sets and the validation images, but no test image.
+
+    Attributes:
+        selection: what to select on; None where the protocol selects on test images.
+        trainval: all that may be trained on; None where nothing is refitted.
+    """
+
+    selection: tuple[_Training, HeldOut] | None
+    trainval: _Training | None
+
+
+class _Experiment:
+    """One cell, whose data are prepared once for all of its seeds.
+
+    Args:
+        cell: what to run.
+        refits: False where a selection is all that is asked for.
+    """
+
+    def __init__(self, cell: Cell, *, refits: bool = True) -> None:
+        self._cell = cell
+        self._refits = refits
+        self._entry = METHODS[cell.spec.method]
+        self._config = cell.method_config()
+        self._dataset: Dataset = cell.dataset()
+        self.device = torch.device(cell.device)
+
+    @property
+    def trainval(self) -> _Training:
+        """All that may be trained on."""
+        assert self._prepared.trainval is not None
+        return self._prepared.trainval
+
+    def run(self, seed: int) -> _Outcome:
+        """Select, refit, open the test images and evaluate; the literature protocol opens them to select on."""
+        _ = self._prepared  # loading is no part of what a run costs
+        memory, start = PeakMemory(self.device), time.perf_counter()
+        history: list[dict[str, float]] = []
+        if self._cell.spec.protocol == "literature":
+            test = self._open_test()
+            selecting, fitted = self._select(seed, self.trainval.data, test)
+            selection, fit_end = _selection(selecting, "test"), time.perf_counter()
+        else:
+            selecting = self.select(seed)
+            fitted = self.refit(seed, selecting)
+            history, fit_end = fitted.history, time.perf_counter()
+            selection, test = _selection(selecting, "validation"), self._open_test()
+        with _deterministic():
+            evaluation = evaluate(
+                fitted.method,
+                test,
+                selection.gamma,
+                with_semantics=not (LOSSES[self._cell.spec.loss].absent and fitted.method.semantics_need_loss),
+                keep_errors=not self._cell.spec.simulated,
+            )
+        cost = Cost(fit_s=fit_end - start, evaluate_s=time.perf_counter() - fit_end, peak_memory_mib=memory.read())
+        return _Outcome(evaluation, selection, history, cost, fitted.deterministic)
+
+    def select(self, seed: int) -> SelectionRun:
+        """Fit on the training data of the validation stage, and choose on its held-out images."""
+        assert self._prepared.selection is not None, "the literature protocol selects on test images"
+        training, images = self._prepared.selection
+        return self._select(seed, training.data, images)[0]
+
+    def refit(self, seed: int, selecting: SelectionRun) -> _Fitted:
+        """Fit on all of trainval, as far as the selection chose."""
+        return self._fit(self.trainval.data, RefitRun(self.device, seed, self._title(seed, "refit"), selecting.choice))
+
+    def _select(self, seed: int, data: TrainData, images: HeldOut) -> tuple[SelectionRun, _Fitted]:
+        run = SelectionRun(self.device, seed, self._title(seed, "select"), images)
+        return run, self._fit(data, run)
+
+    def _fit(self, data: TrainData, run: SelectionRun | RefitRun) -> _Fitted:
+        # Initial weights come from the CPU, so that every device starts from the same ones.
+        rng = torch.Generator().manual_seed(derive_seed(run.seed, "initial weights"))
+        with sealed(), _deterministic(), _seeded_globals(run.device, run.seed):
+            states = [rng.get_state(), torch.get_rng_state()]
+            method = self._entry.obj(data.meta, self._config, rng).to(run.device)
+            slot = self._slot(data)
+            if slot.absent and method.needs_loss:
+                raise Incompatible("it regresses attributes and does nothing else, so it needs a loss")
+            method.fit(data, slot, run)
+            drew = not all(map(torch.equal, states, [rng.get_state(), torch.get_rng_state()]))
+        return _Fitted(method, run.history, deterministic=not (run.drew or drew))
+
+    def _slot(self, data: TrainData) -> Slot:
+        entry, weight = LOSSES[self._cell.spec.loss], self._config.regression_weight
+        if entry.absent:
+            return Slot(data.attributes, None, weight)
+        config = resolve(entry.obj.Config, {"loss": self._cell.spec.loss_parameters})
+        n_classes, n_attributes = data.attributes.shape
+        loss = entry.obj(n_classes, n_attributes, config).to(self.device)
+        loss.prepare(data.attributes, torch.bincount(data.labels, minlength=len(data.attributes)))
+        return Slot(data.attributes, loss, weight)
+
+    @cached_property
+    def _prepared(self) -> _Prepared:
+        split = self._load()
+        trainval = self._training(split, evaluation_stage(split)) if self._refits else None
+        return _Prepared(None if self._cell.spec.protocol == "literature" else self._selection_data(split), trainval)
+
+    def _selection_data(self, split: Split) -> tuple[_Training, HeldOut]:
+        """Training data without validation classes and images, and these."""
+        training = self._training(split, validation_stage(split, f"{self._dataset.name} {self._cell.spec.partition}"))
+        return training, held_out(split, training.stage, training.transform, self.device)
+
+    def _training(self, split: Split, stage: Stage) -> _Training:
+        return _Training(stage, *train_data(split, stage, self._config.preprocess, self.device))
+
+    def _open_test(self) -> HeldOut:
+        return held_out(self._load(), self.trainval.stage, self.trainval.transform, self.device)
+
+    def _load(self) -> Split:
+        split, accepts = self._dataset.load(), self._entry.obj.accepts
+        if split.kind not in accepts:
+            raise Incompatible(
+                f"it takes {' or '.join(accepts)} features, and {self._dataset.features} are {split.kind}"
+            )
+        kind, _, index = self._cell.spec.partition.partition("-")
+        return random_partition(split, self._dataset.name, int(index)) if kind == "random" else split
+
+    def _title(self, seed: int, stage: str) -> str:
+        return f"{self._cell.title} s{seed} {stage}"
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """Let torch use deterministic algorithms, and put back what was set."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextlib.contextmanager
+def _seeded_globals(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's global random state and put it back: some layers (dropout) can draw from nowhere else."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(derive_seed(seed, "global"))
+        if device.type == "cuda":
+            torch.cuda.manual_seed(derive_seed(seed, "global"))
+        yield
+
+
+def _selection(run: SelectionRun, on: Literal["validation", "test"]) -> Selection:
+    if run.curve is None:
+        raise RuntimeError("fit ended without one epoch or candidate: it must loop over run.epochs or run.candidates")
+    return Selection(
+        on=on,
+        criterion=CRITERION,
+        value=run.value,
+        choice=run.choice,
+        gamma=run.curve.best_gamma(),
+        history=run.history,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong and where, for a result that may be published: the file's name, never its path."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{without_paths(one_line(error))} ({Path(frame.filename).name}:{frame.lineno} in {frame.name})"

@@ -1,0 +1,89 @@
+"""What is to be run: the cells of a grid, and the plan of those runs that are not stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmark.api import Dataset, MethodConfig
+from benchmark.config import resolve
+from benchmark.engine.provenance import sources
+from benchmark.registries import DATASETS, LOSSES, METHODS
+from benchmark.results.record import Result, Spec
+from benchmark.results.store import Store
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration with its seeds: what one process loads data for once and runs.
+
+    Attributes:
+        spec: the complete settings.
+        seeds: the seeds to run.
+        data_root: the folder of real data, if any.
+        device: a torch device, for instance ``cpu`` or ``cuda``.
+        plugins: files to import before anything is looked up, in a new process too.
+    """
+
+    spec: Spec
+    seeds: tuple[int, ...]
+    data_root: Path | None
+    device: str
+    plugins: tuple[Path, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What progress bars and messages call it."""
+        spec = self.spec
+        partition = "" if spec.partition == "proposed" else f" {spec.partition}"
+        return f"{spec.method_label}+{spec.loss_label} {spec.dataset}{partition}"
+
+    def dataset(self) -> Dataset:
+        """The data set that it runs on."""
+        return DATASETS.resolve(self.spec.dataset, self.spec.dataset_options, self.data_root)
+
+    def method_config(self) -> MethodConfig:
+        """The validated settings of the method."""
+        return resolve(METHODS[self.spec.method].obj.Config, {"hparams": self.spec.hparams})
+
+    def sources(self) -> dict[str, str | None]:
+        """Role -> digest of the code that its results depend on, as it was imported."""
+        return sources(METHODS[self.spec.method], LOSSES[self.spec.loss])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a grid comes to: ``todo`` cells with their missing seeds, ``stored`` results, and ``warnings``."""
+
+    todo: list[Cell]
+    stored: list[Result]
+    warnings: list[str]
+
+    @property
+    def n_runs(self) -> int:
+        """The number of runs to do."""
+        return sum(len(cell.seeds) for cell in self.todo)
+
+
+def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
+    """Divide the runs of ``cells`` into stored and missing ones; with ``force`` all are missing.
+
+    Failed runs count as missing. Results that other code made are kept, with a warning.
+    """
+    todo, stored, warnings = [], [], []
+    for cell in _without_repeats(cells):
+        found = [] if force else [store.load(cell.spec, seed) for seed in cell.seeds]
+        done = [result for result in found if result and result.status == "ok"]
+        missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in done})
+        if missing:
+            todo.append(replace(cell, seeds=missing))
+        code = cell.sources()
+        if stale := sum(result.provenance.get("sources") != code for result in done):
+            warnings.append(f"{cell.title}: {stale} stored runs were made by other code; --force runs them anew")
+        stored += done
+    return Plan(todo, stored, warnings)
+
+
+def _without_repeats(cells: Sequence[Cell]) -> list[Cell]:
+    return list({cell.spec.key: cell for cell in cells}.values())

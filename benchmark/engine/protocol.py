@@ -1,0 +1,169 @@
+"""From a ``Split`` to what a method may train on, and to the held-out images that only the evaluator opens.
+
+The strict protocol: epoch, hyper-parameters and the calibration gamma are chosen on validation classes and images, all
+taken from ``trainval``; the method is refitted on all of ``trainval`` with those choices; then the test images are
+loaded, for the first time, and scored once. During ``Method.fit`` no test image is in memory and ``Dataset.load`` is
+sealed (see ``benchmark.api.sealed``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from benchmark.api import Split, TrainData, derive_seed, n_held_out
+from benchmark.engine.preprocessing import Transform, fit_preprocessing
+from benchmark.errors import InputError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images that a fitted method is scored on.
+
+    Attributes:
+        seen_features: (Ns, D) preprocessed as the training features were.
+        seen_labels: (Ns,) in 0..n_seen-1.
+        unseen_features: (Nu, D).
+        unseen_labels: (Nu,) in n_seen..n_seen+n_unseen-1.
+        attributes: (n_seen + n_unseen, A).
+        n_seen: the number of seen classes.
+        class_names: the names of the classes, seen first.
+    """
+
+    seen_features: Tensor
+    seen_labels: Tensor
+    unseen_features: Tensor
+    unseen_labels: Tensor
+    attributes: Tensor
+    n_seen: int
+    class_names: tuple[str, ...]
+
+    @property
+    def all_classes(self) -> Tensor:
+        """All class indices, seen first."""
+        return torch.arange(len(self.attributes), device=self.seen_labels.device)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One division of a ``Split``'s images and classes: what is trained on and what is held out, as indices."""
+
+    train: Indices
+    held_out_seen: Indices
+    held_out_unseen: Indices
+    seen: Indices
+    unseen: Indices
+
+
+def validation_stage(split: Split, name: str) -> Stage:
+    """Train on some seen classes, hold out 20 % of their images and all trainval images of the validation classes.
+
+    Args:
+        split: the data; only ``trainval`` and the class lists are used.
+        name: the data set's name, from which everything that is drawn is seeded: all methods, losses and seeds share
+            one validation division.
+
+    Raises:
+        InputError: there are too few seen classes to validate on.
+    """
+    rng = np.random.default_rng(derive_seed("validation", name))
+    unseen = _validation_classes(split, rng)
+    seen = np.setdiff1d(split.seen, unseen)
+    labels = split.labels[split.trainval]
+    rest = split.trainval[np.isin(labels, seen)]
+    held_out = _hold_out(split.labels, rest, rng)
+    if not len(held_out):
+        raise InputError(f"{name}: validation needs a class with at least 2 training images, got none instead")
+    return Stage(np.setdiff1d(rest, held_out), held_out, split.trainval[np.isin(labels, unseen)], seen, unseen)
+
+
+def evaluation_stage(split: Split) -> Stage:
+    """Train on all of ``trainval``, hold out the test images."""
+    return Stage(split.trainval, split.test_seen, split.test_unseen, split.seen, split.unseen)
+
+
+def random_partition(split: Split, name: str, index: int) -> Split:
+    """Another seeded division of all classes into as many seen and unseen ones, with 20 % of the seen images to test.
+
+    Args:
+        split: the published split.
+        name: the data set's name; with ``index`` it seeds the draw.
+        index: which partition, from 0.
+    """
+    rng = np.random.default_rng(derive_seed("partition", name, index))
+    images = np.sort(np.concatenate([split.trainval, split.test_seen, split.test_unseen]))
+    classes = np.unique(split.labels[images])
+    unseen = np.sort(rng.choice(classes, len(split.unseen), replace=False))
+    is_unseen = np.isin(split.labels[images], unseen)
+    test_seen = _hold_out(split.labels, images[~is_unseen], rng)
+    partition = replace(
+        split,
+        trainval=np.setdiff1d(images[~is_unseen], test_seen),
+        test_seen=test_seen,
+        test_unseen=images[is_unseen],
+        validation_classes=None,
+    )
+    partition.check(f"{name} partition {index}")
+    return partition
+
+
+def train_data(split: Split, stage: Stage, preprocess: str, device: torch.device) -> tuple[TrainData, Transform]:
+    """The training images of ``stage`` on ``device``, and the preprocessing that was fitted on them alone."""
+    features = torch.from_numpy(split.features[stage.train]).to(device)
+    transform = fit_preprocessing(preprocess, features)
+    attributes = torch.from_numpy(split.attributes[_class_order(stage)]).to(device)
+    labels = torch.from_numpy(_local_labels(split, stage, stage.train)).to(device)
+    vectors = None if split.attribute_vectors is None else torch.tensor(split.attribute_vectors, device=device)
+    return TrainData(transform(features), labels, attributes, len(stage.seen), vectors), transform
+
+
+def held_out(split: Split, stage: Stage, transform: Transform, device: torch.device) -> HeldOut:
+    """The held-out images of ``stage`` on ``device``, preprocessed as the training images were."""
+
+    def images(indices: Indices) -> tuple[Tensor, Tensor]:
+        features = torch.from_numpy(split.features[indices]).to(device)
+        return transform(features), torch.from_numpy(_local_labels(split, stage, indices)).to(device)
+
+    order = _class_order(stage)
+    return HeldOut(
+        *images(stage.held_out_seen),
+        *images(stage.held_out_unseen),
+        attributes=torch.from_numpy(split.attributes[order]).to(device),
+        n_seen=len(stage.seen),
+        class_names=tuple(split.class_names[c] for c in order),
+    )
+
+
+def _validation_classes(split: Split, rng: np.random.Generator) -> Indices:
+    if split.validation_classes is not None:
+        return np.sort(split.validation_classes)
+    n = min(len(split.unseen), len(split.seen) // 3)
+    if n == 0:
+        raise InputError(f"validation needs at least 3 seen classes, got {len(split.seen)} instead")
+    return np.sort(rng.choice(split.seen, n, replace=False))
+
+
+def _hold_out(labels: npt.NDArray[np.int64], images: Indices, rng: np.random.Generator) -> Indices:
+    """Some of each class's ``images``, drawn at random: as many as ``n_held_out`` says."""
+    shuffled = rng.permutation(images)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, start, count = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.arange(len(by_class)) - np.repeat(start, count)
+    return np.sort(by_class[rank < np.repeat(n_held_out(count), count)])
+
+
+def _class_order(stage: Stage) -> Indices:
+    return np.concatenate([stage.seen, stage.unseen])
+
+
+def _local_labels(split: Split, stage: Stage, images: Indices) -> npt.NDArray[np.int64]:
+    """Labels of ``images`` as positions in the stage's class order: seen first."""
+    position = np.full(len(split.attributes), -1, dtype=np.int64)
+    position[_class_order(stage)] = np.arange(len(stage.seen) + len(stage.unseen))
+    return position[split.labels[images]]

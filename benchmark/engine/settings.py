@@ -1,0 +1,107 @@
+"""The complete settings of a cell: what its method, loss and data set default to, and what the user set of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmark.api import Dataset, LossConfig, MethodConfig
+from benchmark.config import load_file, resolve
+from benchmark.engine.tuned import layer
+from benchmark.registries import LOSSES, METHODS
+from benchmark.results.record import Protocol, Spec
+
+#: A name, and what the user set of what it names.
+Named = tuple[str, dict[str, Any]]
+
+
+def make_spec(
+    method: str,
+    overrides: dict[str, Any],
+    loss: Named,
+    dataset: Dataset,
+    options: dict[str, Any],
+    partition: str,
+    protocol: Protocol,
+    tuned: Path | None = None,
+) -> Spec:
+    """The complete settings of one cell.
+
+    Args:
+        method: the method's name.
+        overrides: what ``--set`` gives.
+        loss: the loss's name and what the user set of it.
+        dataset: the data set.
+        options: what the user set of it.
+        partition: ``proposed`` or ``random-<i>``.
+        protocol: ``strict`` or ``literature``.
+        tuned: the folder of tuned settings to lay over the defaults; None: the defaults.
+
+    Raises:
+        InputError: a name, key or value is wrong, or there are no tuned settings for the cell.
+    """
+    loss_name, loss_overrides = loss
+    spec = Spec(
+        protocol=protocol,
+        partition=partition,
+        dataset=dataset.name,
+        simulated=dataset.simulated,
+        features=dataset.features,
+        revision=dataset.revision,
+        method=method,
+        loss=loss_name,
+        hparams=_method_config(method, overrides, loss_name, dataset).model_dump(),
+        loss_parameters=_loss_config(method, loss, dataset.name).model_dump(),
+        dataset_options=options,
+        hparam_overrides=overrides,
+        loss_overrides=loss_overrides,
+    )
+    if tuned is None:
+        return spec
+    where, found, trials = layer(tuned, spec)
+    return with_layer(spec, where, found, trials)
+
+
+def with_layer(spec: Spec, where: str, hparams: dict[str, Any], tuned: int = 0) -> Spec:
+    """``spec`` with a layer of settings between its method's defaults and what the user set.
+
+    Args:
+        spec: complete settings.
+        where: where the layer comes from, for messages.
+        hparams: the layer.
+        tuned: the trials of the search that chose it; 0 if none did.
+
+    Raises:
+        InputError: a key or value is wrong.
+    """
+    layers = {"defaults": spec.hparams, where: hparams, f"--set of {spec.method}": spec.hparam_overrides}
+    config = resolve(METHODS[spec.method].obj.Config, layers)
+    return Spec(**{**dict(spec), "hparams": config.model_dump(), "tuned": tuned})
+
+
+def _method_config(method: str, overrides: dict[str, Any], loss: str, dataset: Dataset) -> MethodConfig:
+    entry = METHODS[method]
+    file = load_file(entry.config_file)
+    layers = {f"{entry.config_file}: hparams": file.hparams}
+    for name in (dataset.name, f"{dataset.name}:{dataset.features}"):
+        if name in file.datasets:
+            layers[f"{entry.config_file}: datasets.{name}"] = file.datasets[name]
+    if loss in file.losses:
+        layers[f"{entry.config_file}: losses.{loss}.hparams"] = file.losses[loss].hparams
+    layers[f"--set of {method}"] = overrides
+    parameters = LOSSES[loss].obj.Config.model_fields
+    hint = {key: f"it is a parameter of the loss: --loss {loss}:{key}=VALUE" for key in parameters}
+    return resolve(entry.obj.Config, layers, hint)
+
+
+def _loss_config(method: str, loss: Named, dataset: str) -> LossConfig:
+    name, overrides = loss
+    loss_file, method_file = LOSSES[name].config_file, METHODS[method].config_file
+    file, of_method = load_file(loss_file), load_file(method_file).losses
+    layers = {f"{loss_file}: hparams": file.hparams}
+    if dataset in file.datasets:
+        layers[f"{loss_file}: datasets.{dataset}"] = file.datasets[dataset]
+    if name in of_method:
+        layers[f"{method_file}: losses.{name}.parameters"] = of_method[name].parameters
+    layers[f"--loss {name}"] = overrides
+    return resolve(LOSSES[name].obj.Config, layers)

@@ -1,0 +1,41 @@
+"""Errors that are the user's to mend, and the exit codes that commands turn them into."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class InputError(Exception):
+    """Something that the user gave is wrong; its text is one clear line: what, where, what would be right."""
+
+
+def one_line(error: BaseException) -> str:
+    """``ValueError: what it says``, without line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The tail of an error about an unknown ``name``: the nearest known one, else all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or '(none)'}"
+
+
+def exit_code(command: Callable[[], int], unit: str) -> int:
+    """The exit code of ``command``; bad input makes a line a problem and 2, an interrupt one line and 130.
+
+    Args:
+        command: what to run.
+        unit: what is stored as it is finished, for the line about an interrupt: runs, trials.
+    """
+    try:
+        return command()
+    except InputError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted: finished {unit} are stored; the same command goes on with the rest", file=sys.stderr)
+        return 130

@@ -1,0 +1,74 @@
+"""Files: where the repository lies, and writing that leaves the old content or the new, never a part of either."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from benchmark.errors import InputError
+
+#: The folder that the suite's packages lie in: the root of the repository, where it is not installed elsewhere.
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` once the block ends; if it does not end well, nothing changes.
+
+    Raises:
+        OSError: it cannot be written (disk full, no permission).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:  # an interrupt, too, must leave no part of a file
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that ``path`` holds the old content or the new, never a part.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def without_paths(text: str) -> str:
+    """``text`` with every path cut to its last part: results are public, folders and users' names are not."""
+    return re.sub(r"[^\s'\"(=:,]*/[^\s'\")]*", lambda path: without_folders(path.group()), text)
+
+
+def without_folders(path: str) -> str:
+    """The last part of a path, and ``~`` for the home folder, whose name is the user's."""
+    name = Path(path).name
+    return "~" if name == Path.home().name else name

@@ -1,0 +1,1 @@
+"""Measures of a fitted method: pure functions of tensors."""

@@ -1,0 +1,243 @@
+"""The registries of the suite: what can be plugged in, and what each kind tells of itself besides its name.
+
+The packages ``methods``, ``losses`` and ``datasets`` fill them; the engine knows what they hold by these entries alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import InputError, did_you_mean, one_line
+from benchmark.registry import Entry, Registry, subclass_problem
+
+if TYPE_CHECKING:  # the contract needs torch, whose import takes longer than a command may to refuse a wrong name
+    from benchmark.api import Dataset, Method, RegressionLoss
+    from benchmark.engine.plan import Cell
+    from benchmark.results.record import Result
+
+
+@dataclass
+class MethodEntry(Entry[type["Method"]]):
+    """A method."""
+
+
+@dataclass
+class LossEntry(Entry[type["RegressionLoss"]]):
+    """An attribute-regression loss.
+
+    Attributes:
+        absent: it stands for no loss at all: methods leave their regression out.
+        reference: it is what all other losses are compared with.
+        contrasts: (loss, loss that it is compared with), each as the user types them: the comparisons that say what
+            this loss does. The first is its claim; the others leave explanations out that compete with it.
+    """
+
+    absent: bool = False
+    reference: bool = False
+    contrasts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class DatasetEntry(Entry[type["Dataset"]]):
+    """A data set.
+
+    Attributes:
+        stands_in_for: the data set that a simulated one imitates where that one's files are absent.
+        marker: the file by which a folder of the data root is known for a data set of this kind. A folder that no
+            entry names is read by the class that is registered with its marker.
+    """
+
+    stands_in_for: str | None = None
+    marker: str | None = None
+
+
+@dataclass
+class LauncherEntry(Entry[Callable[[Sequence["Cell"]], Iterator["Result"]]]):
+    """A way to run the cells of a plan."""
+
+
+class LossRegistry(Registry[LossEntry]):
+    """The losses, some of which play a part in every comparison."""
+
+    @property
+    def absent(self) -> str:
+        """The name of the absent loss."""
+        return next(entry.name for entry in self._entries.values() if entry.absent)
+
+    @property
+    def reference(self) -> str:
+        """The name of the loss that all others are compared with."""
+        return next(entry.name for entry in self._entries.values() if entry.reference)
+
+    @property
+    def studied(self) -> LossEntry:
+        """The loss whose contrasts reports look into."""
+        return next(entry for entry in self._entries.values() if entry.contrasts)
+
+    def order(self, name: str) -> int:
+        """Where a loss stands among those of one method: the absent one, the reference, then all others."""
+        if name not in self:
+            return 2
+        return 0 if self[name].absent else 1 if self[name].reference else 2
+
+
+class DatasetRegistry(Registry[DatasetEntry]):
+    """The registered data sets, and those that lie under a data root."""
+
+    def folders(self, data_root: Path | None) -> dict[str, Path]:
+        """Lower-case name -> folder of the data root that a registered class can read.
+
+        Raises:
+            InputError: ``data_root`` is not a folder.
+        """
+        if data_root is None:
+            return {}
+        if not data_root.is_dir():
+            raise InputError(f"--data-root {data_root}: must be a folder that exists")
+        markers = {entry.marker for entry in self if entry.marker}
+        found = (path.parent for marker in markers for path in data_root.glob(f"*/{marker}"))
+        return {folder.name.lower(): folder for folder in sorted(found)}
+
+    def resolve(self, name: str, options: Mapping[str, Any], data_root: Path | None) -> Dataset:
+        """The data set ``name``: a registered one, else a folder of ``data_root``, in any case.
+
+        Args:
+            name: what the command line gave.
+            options: settings of the data set's own ``Config``.
+            data_root: the folder of the data files, or None where there is none.
+
+        Raises:
+            InputError: there is no such data set, or an option is wrong. Its files are not looked at yet.
+        """
+        from benchmark.config import validate
+
+        key = name if name in self else name.lower()
+        entry = self[key] if key in self else self._reader_of(key, name, data_root)
+        return entry.obj(key, validate(entry.obj.Config, options, f"--dataset {name}"), data_root)
+
+    def check_name(self, name: str, data_root: Path | None) -> None:
+        """Assert that ``resolve`` knows a data set, without importing what reads it.
+
+        Raises:
+            InputError: there is no such data set.
+        """
+        if name not in self and name.lower() not in self:
+            self._reader_of(name.lower(), name, data_root)
+
+    def defaults(self, data_root: Path | None) -> list[str]:
+        """The data sets to run on where the user names none: those that are there, else their stand-ins.
+
+        Raises:
+            InputError: ``data_root`` is not a folder.
+        """
+        stand_ins = {entry.stands_in_for: entry.name for entry in self if entry.stands_in_for}
+        real = [entry.name for entry in self if entry.name in stand_ins]  # the older one first
+        folders = self.folders(data_root)
+        present = [name for name in real if name in folders and self.resolve(name, {}, data_root).is_present]
+        return present or [stand_ins[name] for name in real]
+
+    def _reader_of(self, key: str, name: str, data_root: Path | None) -> DatasetEntry:
+        found = self.folders(data_root)
+        if key not in found:
+            raise InputError(f"unknown data set {name!r}; {did_you_mean(key, [*self.names(), *found])}")
+        return next(entry for entry in self if entry.marker and (found[key] / entry.marker).is_file())
+
+
+def default_data_root() -> Path | None:
+    """The folder that ``$ZSL_DATA`` names; None where it is not set.
+
+    Raises:
+        InputError: it is not a folder.
+    """
+    value = os.environ.get("ZSL_DATA")
+    if not value:
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise InputError(f"ZSL_DATA: must be a folder that exists, got {value!r} instead")
+    return root
+
+
+def load_plugins(paths: Sequence[Path]) -> None:
+    """Import files outside the repository, which register what they define.
+
+    Raises:
+        InputError: there is no such file, importing it failed, or it was written for an older contract.
+    """
+    for path in paths:
+        _load_plugin(path)
+
+
+def _load_plugin(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"--plugin {path}: no such file")
+    name = f"zsl_plugin_{path.stem}"
+    if name in sys.modules:
+        if sys.modules[name].__file__ == str(path.resolve()):
+            return
+        raise InputError(f"--plugin {path}: another plug-in is called {path.stem!r} too; rename one")
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise InputError(f"--plugin {path}: not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"--plugin {path}: {one_line(error)}{_moved(error)}") from error
+
+
+def _moved(error: Exception) -> str:
+    """What to change in a plug-in that imports what another version of the suite had elsewhere; else nothing."""
+    suite = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if suite not in ("benchmark", "methods", "losses", "datasets"):
+        return ""
+    return (
+        "; METHODS, LOSSES and DATASETS are in benchmark.registries, the contract is in benchmark.api, InputError in "
+        "benchmark.errors, GradientConfig, minimise and linear in benchmark.toolkit"
+    )
+
+
+def _method_problem(obj: object) -> str | None:
+    from benchmark.api import Method
+
+    if problem := subclass_problem(obj, Method):
+        return problem
+    assert isinstance(obj, type)
+    taken = list(inspect.signature(obj.fit).parameters)  # type: ignore[attr-defined]
+    if len(taken) == 4 and taken[2] == "loss":
+        return (
+            "fit(data, loss, run) is an older contract: it must be fit(data, slot, run), where slot(predicted, labels) "
+            "is the weighted loss, or 0 without one"
+        )
+    return None
+
+
+def _loss_problem(obj: object) -> str | None:
+    from benchmark.api import RegressionLoss
+
+    return subclass_problem(obj, RegressionLoss)
+
+
+def _dataset_problem(obj: object) -> str | None:
+    from benchmark.api import Dataset
+
+    return subclass_problem(obj, Dataset)
+
+
+def _launcher_problem(obj: object) -> str | None:
+    return None if callable(obj) else f"{obj!r} is not callable"
+
+
+METHODS = Registry("method", MethodEntry, "methods", _method_problem, ("embedding", "generative", "local"))
+LOSSES = LossRegistry("loss", LossEntry, "losses", _loss_problem)
+DATASETS = DatasetRegistry("data set", DatasetEntry, "datasets", _dataset_problem)
+LAUNCHERS = Registry("launcher", LauncherEntry, "benchmark.engine.launch", _launcher_problem)

@@ -1,0 +1,1 @@
+"""Reports: pictures of stored runs, and what they show in words."""

@@ -1,0 +1,156 @@
+"""What all pictures of a report share: how losses look, panels and legends, and their bytes as PNG and SVG.
+
+Colours are those of Okabe and Ito (colour-blind safe); each loss has a marker and a line style of its own too, so that
+a grey print tells them apart. A picture is 7 inches wide, a page's text width, with fonts of 8 points and more.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, cycle
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from benchmark.registries import LOSSES
+from benchmark.report.analysis import COMPARED, Group
+
+WIDTH = 7.0
+_DPI = 130
+#: Of clouds of points inside an SVG.
+_RASTER_DPI = 90
+#: In the form of a file ``matplotlibrc``.
+_SETTINGS = """
+font.family: sans-serif
+font.sans-serif: DejaVu Sans
+font.size: 8
+axes.titlesize: 8.5
+axes.labelsize: 8
+xtick.labelsize: 8
+ytick.labelsize: 8
+legend.fontsize: 8
+figure.titlesize: 9.5
+axes.spines.top: False
+axes.spines.right: False
+axes.grid: True
+grid.color: 0.9
+grid.linewidth: 0.6
+axes.axisbelow: True
+lines.linewidth: 1.3
+lines.markersize: 4.5
+svg.fonttype: none
+svg.hashsalt: report
+"""
+_RC: dict[Any, Any] = dict(line.split(": ") for line in _SETTINGS.split("\n") if line)
+
+
+class Style(NamedTuple):
+    """How a loss looks."""
+
+    color: str
+    line: Any
+    marker: str
+
+
+_STYLES = (
+    Style("#000000", ":", "X"),
+    Style("#0072B2", "-", "o"),
+    Style("#009E73", "--", "s"),
+    Style("#D55E00", "-.", "^"),
+    Style("#CC79A7", (0, (6, 1, 1, 1, 1, 1)), "D"),
+    Style("#56B4E9", (0, (4, 2)), "v"),
+    Style("#E69F00", (0, (1, 1)), "P"),
+    Style("#999999", (0, (8, 2)), "*"),
+    Style("#F0E442", (0, (3, 1, 1, 1)), "p"),
+)
+
+
+def styles(losses: Iterable[str]) -> dict[str, Style]:
+    """A style for each loss: the same for the compared ones in every picture, the others in the order of ``losses``."""
+    fixed = (LOSSES.absent, *COMPARED)
+    every = dict.fromkeys([*fixed, *losses])
+    looks = chain(_STYLES, cycle(_STYLES[len(fixed) :] or _STYLES))
+    return dict(zip(every, looks, strict=False))
+
+
+def render(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:
+    """The picture as PNG and SVG: the same bytes each time, given the same fonts and version of matplotlib."""
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever the user has set
+        mpl.rcParams.update(_RC)
+        figure = draw()
+        FigureCanvasAgg(figure)
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+        figure.savefig(svg, format="svg", dpi=_RASTER_DPI, metadata={"Date": None, "Creator": None})
+    # 256 colours are enough for pictures like these, and a third of the bytes.
+    palette, small = Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE), io.BytesIO()
+    palette.save(small, format="png", optimize=True)
+    return small.getvalue(), _compact(svg.getvalue())
+
+
+def _compact(svg: bytes) -> bytes:
+    """Without white space between tags, and with coordinates to a hundredth of a point: two thirds of the bytes."""
+    svg = re.sub(rb">\s+<", b"><", svg)
+    return re.sub(rb' (?:d|x|y)="[^"]*"', lambda found: re.sub(rb"(\.\d\d)\d+", rb"\1", found.group()), svg)
+
+
+def grid(title: str, n_rows: int, n_columns: int, height: float, **share: Any) -> tuple[Figure, list[Axes]]:
+    """A picture of so many panels, line by line; ``height`` in inches, ``share`` as ``Figure.subplots`` takes it."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.suptitle(title)
+    return figure, list(figure.subplots(n_rows, n_columns, squeeze=False, **share).flat)
+
+
+def panels(title: str, items: Sequence[object], **share: Any) -> tuple[Figure, list[Axes]]:
+    """Small multiples, at most four in a line; those without an item are hidden."""
+    columns = min(4, len(items))
+    lines = math.ceil(len(items) / columns)
+    figure, axes = grid(title, lines, columns, 0.9 + 1.65 * lines if lines > 1 else 3.0, **share)
+    for axis in axes[len(items) :]:
+        axis.set_visible(False)
+    return figure, axes
+
+
+def outer_labels(axes: Sequence[Axes], n: int, x: str, y: str) -> None:
+    """Label the panels of the first column and those with nothing below."""
+    specification = axes[0].get_subplotspec()
+    columns = specification.get_gridspec().ncols if specification else 1
+    for i, axis in enumerate(axes[:n]):
+        if i % columns == 0:
+            axis.set_ylabel(y)
+        if i + columns >= n:
+            axis.set_xlabel(x)
+            axis.tick_params(labelbottom=True)
+
+
+def loss_handles(groups: Sequence[Group], look: Mapping[str, Style], line: bool = True) -> list[Line2D]:
+    """What a legend shows of the losses that the groups have; without a line, of markers alone."""
+    drawn = {loss for group in groups for loss in group.rows}
+    return [
+        Line2D(
+            [],
+            [],
+            color=look[loss].color,
+            linestyle=look[loss].line if line else "None",
+            marker=look[loss].marker,
+            label=loss,
+        )
+        for loss in look
+        if loss in drawn
+    ]
+
+
+def legend(figure: Figure, handles: Sequence[Line2D], columns: int) -> None:
+    """A legend below all panels, in so many columns at most."""
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False, handlelength=3.2
+    )

@@ -1,0 +1,287 @@
+"""What is wrong with stored results beyond their form: what was edited, mixed up, copied or cannot be traced.
+
+A run fulfils all of this exactly. It is what keeps a forged or spoilt file off a board, not a proof: only the commands
+on the boards, run again, are one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from scipy.integrate import trapezoid
+
+from benchmark.config import Config
+from benchmark.errors import InputError
+from benchmark.measures.imbalance import decode
+from benchmark.measures.metrics import harmonic_mean
+from benchmark.registries import DATASETS, LOSSES, METHODS
+from benchmark.registry import Registry
+from benchmark.results.record import ClassAccuracy, Evaluation, ImbalanceReport, Result, Selection, SemanticErrors, Spec
+from benchmark.results.store import read_result
+
+#: Figures that are the same but for the order of a sum differ by less, in percentage points.
+_ROUNDING = 1e-6
+#: What the encoded error matrix may differ from its figures by, as a part of them: it is kept in float16.
+_PRECISION = 0.01
+#: What a thinned curve may lack of its area, in percentage points.
+_THINNED = 0.5
+
+
+class Stored(NamedTuple):
+    """A result and the file that it was read from."""
+
+    path: Path
+    result: Result
+
+
+def read_all(paths: Iterable[Path]) -> tuple[list[Stored], list[str]]:
+    """The results in files and, however deep, in folders; and a line for each file that is none.
+
+    Raises:
+        InputError: a path does not exist, or there is no result file in a folder.
+    """
+    found, refused = [], []
+    for path in paths:
+        files = sorted(path.glob("**/*-s*.json")) if path.is_dir() else [path]
+        if not files or not path.exists():
+            raise InputError(f"{path}: must be a result file or a folder of them (<key>-s<seed>.json)")
+        for file in files:
+            try:
+                found.append(Stored(file, read_result(file)))
+            except InputError as error:
+                refused.append(str(error))
+    return found, refused
+
+
+def audit(results: Sequence[Stored], boards: Sequence[Result] | None = None) -> list[str]:
+    """What is wrong with ``results``: a line for each file and reason.
+
+    Args:
+        results: what to look at; they must agree with each other too.
+        boards: the results of the boards that they are to be added to, which are taken to be right; None where they
+            are the boards.
+    """
+    context = _Context(boards or [])
+    lines = []
+    for path, result in results:
+        problems = [*_of_spec(result.spec), *_of_provenance(result), *_of_figures(result), *context.of_place(result)]
+        if boards is not None:
+            problems += context.of_data(result.spec)
+        lines += [f"{path}: {problem}" for problem in problems]
+    return lines
+
+
+def _of_spec(spec: Spec) -> Iterator[str]:
+    for registry, name, given, settings in (
+        (METHODS, spec.method, "hparam_overrides", spec.hparams),
+        (LOSSES, spec.loss, "loss_overrides", spec.loss_parameters),
+    ):
+        for key, value in getattr(spec, given).items():
+            held = settings.get(key)
+            if held != value and held != _resolved(registry, name, settings, key, value):
+                yield f"spec.{given} has {key}={value}, and the settings have {held}"
+    if spec.dataset in DATASETS and DATASETS[spec.dataset].obj.simulated != spec.simulated:
+        yield f"spec.simulated is {spec.simulated}, which {spec.dataset} is not"
+
+
+def _resolved(registry: Registry[Any], name: str, settings: Mapping[str, Any], key: str, value: Any) -> Any:
+    """``value`` as the settings of a method or loss hold it; as given where that is a plug-in's that is not here.
+
+    ``1e-3``, which YAML reads as a text, is a number there, and a part of a nested setting has its defaults.
+    """
+    if name not in registry:
+        return value
+    schema: type[Config] = registry[name].obj.Config
+    try:
+        return schema.model_validate({**settings, key: value}).model_dump(mode="json")[key]
+    except (ValidationError, KeyError):
+        return value
+
+
+def _of_provenance(result: Result) -> Iterator[str]:
+    found = result.provenance
+    if not re.fullmatch(r"[0-9a-f]{40,64}", str(found.get("commit"))):
+        yield f"provenance.commit must be that of the code, got {found.get('commit')!r} instead"
+    if found.get("dirty") is not False:
+        yield "provenance.dirty must be false: run it from a clean checkout, so that the commit is all of the code"
+    libraries = found.get("libraries")
+    if not (isinstance(libraries, dict) and libraries.get("torch")):
+        yield "provenance.libraries must have the versions of the libraries"
+    if not {"method", "loss"} <= set(found.get("sources") or ()):
+        yield "provenance.sources must have the digests of the method's and the loss's file"
+
+
+def _of_figures(result: Result) -> Iterator[str]:
+    if not (result.evaluation and result.selection and result.cost):
+        return
+    yield from _of_evaluation(result.evaluation)
+    yield from _of_selection(result, result.selection, result.evaluation)
+    costs = result.cost.model_dump().values()
+    if any(value is not None and value < 0 for value in costs):
+        yield "cost must not be negative"
+
+
+def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
+    metrics, per_class = evaluation.metrics, evaluation.per_class
+    percents = metrics.model_dump(exclude={"gamma"})
+    for c in per_class:
+        percents |= {
+            f"per_class {c.name} {name}": value for name in _COLUMNS if (value := getattr(c, name)) is not None
+        }
+        if c.seen and c.T1 is not None:
+            yield f"per_class {c.name} is a seen class, which has no T1"
+    for name, value in percents.items():
+        if not -_ROUNDING <= value <= 100 + _ROUNDING:
+            yield f"{name} must be a percentage in 0..100, got {value:g} instead"
+    for suffix in ("", "_calibrated"):
+        u, s, h = (getattr(metrics, f"{name}{suffix}") for name in "USH")
+        if abs(harmonic_mean(u, s) - h) > _ROUNDING:
+            yield f"H{suffix} must be 2US / (U + S) = {harmonic_mean(u, s):.4f}, got {h:.4f} instead"
+        # The curve passes through (U, S), and S never rises with U.
+        low, high = u * s / 100, (100 * u + (100 - u) * s) / 100
+        if not low - _ROUNDING <= metrics.AUSUC <= high + _ROUNDING:
+            yield f"AUSUC must be in {low:.2f}..{high:.2f} with such U{suffix} and S{suffix}, got {metrics.AUSUC:.2f}"
+    for name, (seen, column) in _MEANS.items():
+        values = [value for c in per_class if c.seen == seen and (value := getattr(c, column)) is not None]
+        mean, stated = sum(values) / max(len(values), 1), getattr(metrics, name)
+        if abs(mean - stated) > _ROUNDING:
+            yield f"{name} must be the mean over classes, {mean:.4f}, got {stated:.4f} instead"
+    if evaluation.curve:
+        curve = evaluation.curve
+        area = trapezoid(curve.seen, curve.unseen) / 100 if len(curve.seen) == len(curve.unseen) else np.nan
+        if not abs(area - metrics.AUSUC) <= _THINNED:
+            yield f"the area under the curve must be AUSUC, {metrics.AUSUC:.2f}, got {area:.2f} instead"
+    if evaluation.imbalance:
+        yield from _of_imbalance(evaluation.imbalance, np.array([c.seen for c in evaluation.per_class]))
+
+
+_COLUMNS = ("T1", "gzsl", "calibrated")
+#: Metric -> whether it is of seen classes, and the column of ``ClassAccuracy`` that it is the mean of.
+_MEANS = {
+    "T1": (False, "T1"),
+    "U": (False, "gzsl"),
+    "S": (True, "gzsl"),
+    "U_calibrated": (False, "calibrated"),
+    "S_calibrated": (True, "calibrated"),
+}
+
+
+def _of_imbalance(report: ImbalanceReport, seen: npt.NDArray[np.bool_]) -> Iterator[str]:
+    parts: dict[str, SemanticErrors] = {"seen": report.seen, "unseen": report.unseen}
+    for part, figures in parts.items():
+        spread = figures.std / figures.mean if figures.mean else None
+        if figures.mean < 0 or figures.std < 0 or (spread is None) != (figures.spread is None):
+            yield f"imbalance.{part} must have a mean and std of at least 0, and their quotient as spread"
+        elif spread is not None and abs(spread - (figures.spread or 0)) > _ROUNDING * max(spread, 1):
+            yield f"imbalance.{part}.spread must be std / mean = {spread:.4f}, got {figures.spread} instead"
+        if figures.r is not None and not abs(figures.r) <= 1 + _ROUNDING:
+            yield f"imbalance.{part}.r must be in -1..1, got {figures.r:g} instead"
+    if report.errors is None:
+        return
+    try:
+        errors = decode(report.errors).numpy()
+    except ValueError as error:
+        yield f"imbalance.errors: {error}"
+        return
+    if len(errors) != len(seen):
+        yield f"imbalance.errors must have a row for each of {len(seen)} classes, got {len(errors)} instead"
+        return
+    for part, rows in (("seen", errors[seen]), ("unseen", errors[~seen])):
+        per_semantic = rows[~np.isnan(rows).all(axis=1)].mean(axis=0)
+        for name, value in (("mean", per_semantic.mean()), ("std", per_semantic.std())):
+            stated = getattr(parts[part], name)
+            if not abs(value - stated) <= _PRECISION * max(abs(stated), float(per_semantic.mean())):
+                yield f"imbalance.{part}.{name} must be that of the error matrix, {value:.3g}, got {stated:.3g} instead"
+
+
+def _of_selection(result: Result, selection: Selection, evaluation: Evaluation) -> Iterator[str]:
+    strict = result.spec.protocol == "strict"
+    if selection.on != ("validation" if strict else "test"):
+        yield f"selection.on must not be {selection.on} in the {result.spec.protocol} protocol"
+    if selection.gamma != evaluation.metrics.gamma:
+        yield f"gamma must be the selected one, {selection.gamma:g}, got {evaluation.metrics.gamma:g} instead"
+    values = [row.get(f"held-out {selection.criterion}", -np.inf) for row in selection.history]
+    if not values or not 1 <= selection.choice <= len(values):
+        yield f"selection.choice must be one of the {len(values)} rows of its history, got {selection.choice} instead"
+    elif not selection.value == max(values) == values[selection.choice - 1]:
+        yield (
+            f"selection must be the best of its history, {max(values):.4f}, got {selection.value:.4f} at "
+            f"{selection.choice} instead"
+        )
+    refit = result.refit_history[-1] if result.refit_history else {}
+    if strict and selection.choice not in (refit.get("epoch"), refit.get("candidate")):
+        yield f"refit_history must end at the choice, {selection.choice}"
+    if not strict and abs(selection.value - evaluation.metrics.AUSUC) > _ROUNDING:
+        yield "AUSUC must be the selected value in the literature protocol"
+
+
+class _Context:
+    """What earlier results, and those of the boards, say of a later one."""
+
+    def __init__(self, boards: Sequence[Result]) -> None:
+        self._classes: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._rows: dict[tuple[str, ...], dict[int, Result]] = {}
+        self._revisions: dict[tuple[str, str, str], set[str]] = {}
+        for result in boards:
+            spec = result.spec
+            self._revisions.setdefault(_data(spec), set()).add(spec.revision)
+            list(self.of_place(result))
+
+    def of_place(self, result: Result) -> Iterator[str]:
+        """Whether it is the only one of its kind, no copy, and of the same classes as others of its data."""
+        spec = result.spec
+        row = self._rows.setdefault((spec.dataset, spec.method, spec.loss, spec.key), {})
+        if result.seed in row:
+            content = "the same" if row[result.seed] == result else "other"
+            yield f"a run with these settings and seed is there already, with {content} content"
+            return
+        original = result.provenance.get("repeats_seed")
+        if result.cost and original is None:
+            for seed, other in row.items():
+                if other.cost == result.cost and "repeats_seed" not in other.provenance:
+                    yield f"it has the times of seed {seed} to the last digit: a copy"
+        row[result.seed] = result
+        if result.evaluation is None:
+            return
+        repeated = row.get(original) if original is not None else None
+        if repeated and repeated.evaluation != result.evaluation:
+            yield f"it must repeat seed {original}, as provenance.repeats_seed says, and has other figures"
+        per_class = result.evaluation.per_class
+        for partition, classes in (("", _names(per_class)), (spec.partition, _division(per_class))):
+            known = self._classes.setdefault((spec.dataset, spec.revision, partition), classes)
+            if known != classes:
+                yield (
+                    f"per_class must have the {len(known)} classes of {spec.dataset}, revision {spec.revision}, split "
+                    f"{spec.partition}, each seen or unseen as in other runs; got {len(classes)} that differ"
+                )
+                break
+
+    def of_data(self, spec: Spec) -> Iterator[str]:
+        """Whether its data are those that the boards know by that name."""
+        known = self._revisions.get(_data(spec))
+        if spec.simulated:
+            try:
+                known = {DATASETS.resolve(spec.dataset, spec.dataset_options, None).revision}
+            except InputError as error:
+                yield f"spec.dataset: {error}"
+                return
+        if known and spec.revision not in known:
+            yield f"spec.revision {spec.revision} is not that of {spec.dataset} here, {' or '.join(sorted(known))}"
+
+
+def _data(spec: Spec) -> tuple[str, str, str]:
+    return spec.dataset, spec.features, repr(sorted(spec.dataset_options.items()))
+
+
+def _names(per_class: Sequence[ClassAccuracy]) -> tuple[str, ...]:
+    return tuple(sorted(c.name for c in per_class))
+
+
+def _division(per_class: Sequence[ClassAccuracy]) -> tuple[str, ...]:
+    return tuple(sorted(f"{c.name} {c.seen}" for c in per_class))

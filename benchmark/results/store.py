@@ -1,0 +1,78 @@
+"""The store of results: a folder with one JSON file a run, written whole or not at all and validated when read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from glob import escape
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmark.errors import InputError
+from benchmark.files import write_whole
+from benchmark.results.record import Result, Spec
+
+
+class Store:
+    """The folder of result files: ``<dataset>/<method>+<loss>/<key>-s<seed>.json``.
+
+    Each file is read once by one store, however often its result is asked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[Path, Result] = {}
+
+    def path(self, spec: Spec, seed: int) -> Path:
+        """Where the result of a run lies."""
+        return self.folder / spec.dataset / f"{spec.method}+{spec.loss}" / f"{spec.key}-s{seed}.json"
+
+    def save(self, result: Result) -> Path:
+        """Write a result, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written (disk full, no permission); older results are untouched.
+        """
+        path = self.path(result.spec, result.seed)
+        write_whole(path, result.model_dump_json(indent=1) + "\n")
+        return path
+
+    def load(self, spec: Spec, seed: int) -> Result | None:
+        """The stored result of a run, or None."""
+        path = self.path(spec, seed)
+        return self._at(path) if path.is_file() else None
+
+    def of_method(self, dataset: str, method: str) -> Iterator[Result]:
+        """The stored results of a method on a data set, with whatever loss."""
+        return map(self._at, sorted(self.folder.glob(f"{escape(dataset)}/{escape(method)}+*/*.json")))
+
+    def __iter__(self) -> Iterator[Result]:
+        """All stored results, in the order of their paths."""
+        return map(self._at, sorted(self.folder.glob("*/*/*.json")))
+
+    def _at(self, path: Path) -> Result:
+        if path not in self._read:
+            self._read[path] = read_result(path)
+        return self._read[path]
+
+
+def read_result(path: Path) -> Result:
+    """Read and validate a result file.
+
+    Raises:
+        InputError: it cannot be read, is no result of a known schema, or lies under a name that is not its own.
+    """
+    try:
+        result = Result.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path}: not a result file: {key or 'content'}: {first['msg']}; restore or delete it"
+        ) from None
+    expected = Store(Path()).path(result.spec, result.seed)
+    if path.parts[-len(expected.parts) :] != expected.parts:
+        raise InputError(f"{path}: its content belongs at {expected}: edited or moved by hand; restore or delete it")
+    return result

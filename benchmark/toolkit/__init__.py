@@ -1,0 +1,9 @@
+"""What authors of methods use: training by gradient descent, and layers whose weights come from a given source.
+
+``benchmark.toolkit.backbones`` has the networks that turn images into features.
+"""
+
+from benchmark.toolkit.layers import linear
+from benchmark.toolkit.training import GradientConfig, build_optimizer, descend, draw_batches, minimise
+
+__all__ = ["GradientConfig", "build_optimizer", "descend", "draw_batches", "linear", "minimise"]

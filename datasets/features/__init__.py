@@ -1,0 +1,1 @@
+"""From images and texts to feature files, and the commands that make them."""
