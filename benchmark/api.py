@@ -253,7 +253,8 @@ class Slot:
         Raises:
             Incompatible: the loss has no least-squares form.
         """
-        assert self.loss is not None, "a closed form asks for element weights only where there is a loss"
+        if self.loss is None:
+            raise Incompatible("an error of the method's own has no least-squares form, which a closed form needs")
         weights = self.loss.weights(predicted, self.attributes.to(predicted)[labels], labels)
         if weights is None:
             name = type(self.loss).__name__

@@ -9,13 +9,14 @@ import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS, LOSSES, METHODS, default_data_root, load_plugins
 
 if TYPE_CHECKING:
     from benchmark.engine.plan import Cell
+    from benchmark.engine.settings import Named
     from benchmark.results.record import Protocol
 
 #: Folders in the working folder: of results and boards, and of the settings that searches found.
@@ -40,7 +41,7 @@ def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
         metavar="NAME[:KEY=VALUE,...]",
         default=[],
         help="data sets, or folders under the data root, with options such as features=NAME, size=full (default: "
-        "those of cub, sun and awa2 that are under the data root, else the simulated stand-ins)",
+        f"those of {', '.join(DATASETS.imitated())} that are under the data root, else their simulated stand-ins)",
     )
     add("--seeds", nargs="+", metavar="N|N-M", default=[seeds], help=f"seeds and ranges of seeds (default: {seeds})")
     add("--set", nargs="+", metavar="KEY=VALUE", default=[], action="extend", help="hyper-parameters of the methods")
@@ -76,6 +77,7 @@ def check_grid(arguments: argparse.Namespace) -> None:
         DATASETS.check_name(dataset.partition(":")[0], _data_root(arguments))
     parse_seeds(arguments.seeds)
     parse_partitions(arguments.splits)
+    _named_options(arguments)
 
 
 def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) -> list[Cell]:
@@ -89,19 +91,16 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
     Raises:
         InputError: an option is wrong.
     """
-    from benchmark.config import parse_assignments, parse_spec
     from benchmark.engine.plan import Cell
     from benchmark.engine.settings import make_spec
     from benchmark.toolkit.devices import choose_device
 
     data_root = _data_root(arguments)
-    names = arguments.dataset or DATASETS.defaults(data_root)
+    overrides, losses, named = _named_options(arguments)
     sets = [
         (DATASETS.resolve(name, options, data_root), options)
-        for name, options in (parse_spec(text, "--dataset") for text in names)
+        for name, options in named or [(name, {}) for name in DATASETS.defaults(data_root)]
     ]
-    losses = [parse_spec(text, "--loss") for text in arguments.loss]
-    overrides = parse_assignments(arguments.set, "--set")
     seeds, device = parse_seeds(arguments.seeds), choose_device(arguments.device)
     return [
         Cell(
@@ -115,6 +114,19 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
             sets, arguments.method, losses, parse_partitions(arguments.splits)
         )
     ]
+
+
+def _named_options(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Named], list[Named]]:
+    """What the user set of the methods, and the losses and data sets with what was set of them.
+
+    Raises:
+        InputError: something is no ``key=value``.
+    """
+    from benchmark.config import parse_assignments, parse_spec
+
+    losses = [parse_spec(text, "--loss") for text in arguments.loss]
+    datasets = [parse_spec(text, "--dataset") for text in arguments.dataset]
+    return parse_assignments(arguments.set, "--set"), losses, datasets
 
 
 def parse_partitions(text: str) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from benchmark.errors import InputError
@@ -64,11 +64,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def without_paths(text: str) -> str:
-    """``text`` with every path cut to its last part: results are public, folders and users' names are not."""
-    return re.sub(r"[^\s'\"(=:,]*/[^\s'\")]*", lambda path: without_folders(path.group()), text)
+    """``text`` with every absolute path cut to its last part: results are public, folders and users' names are not."""
+    # Between quotes a path may hold spaces.
+    text = re.sub(r"(['\"])((?:/|[A-Za-z]:\\)[^'\"]*)\1", lambda found: repr(without_folders(found[2])), text)
+    return re.sub(r"(?<![\w.~])(?:/|[A-Za-z]:\\)[^\s'\"():,=]+", lambda found: without_folders(found[0]), text)
 
 
 def without_folders(path: str) -> str:
     """The last part of a path, and ``~`` for the home folder, whose name is the user's."""
-    name = Path(path).name
+    name = PureWindowsPath(path).name if "\\" in path else Path(path).name
     return "~" if name == Path.home().name else name

@@ -9,18 +9,16 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import InputError, did_you_mean, one_line
-from benchmark.registry import Entry, Registry, subclass_problem
+from benchmark.registry import Entry, Registry, moved, subclass_problem
 
 if TYPE_CHECKING:  # the contract needs torch, whose import takes longer than a command may to refuse a wrong name
     from benchmark.api import Dataset, Method, RegressionLoss
-    from benchmark.engine.plan import Cell
-    from benchmark.results.record import Result
 
 
 @dataclass
@@ -59,8 +57,8 @@ class DatasetEntry(Entry[type["Dataset"]]):
 
 
 @dataclass
-class LauncherEntry(Entry[Callable[[Sequence["Cell"]], Iterator["Result"]]]):
-    """A way to run the cells of a plan."""
+class LauncherEntry(Entry[Callable[..., Any]]):
+    """A way to run the cells of a plan: a ``Launcher`` of ``benchmark.engine.launch``."""
 
 
 class LossRegistry(Registry[LossEntry]):
@@ -69,23 +67,31 @@ class LossRegistry(Registry[LossEntry]):
     @property
     def absent(self) -> str:
         """The name of the absent loss."""
-        return next(entry.name for entry in self._entries.values() if entry.absent)
+        return self._only("absent").name
 
     @property
     def reference(self) -> str:
         """The name of the loss that all others are compared with."""
-        return next(entry.name for entry in self._entries.values() if entry.reference)
+        return self._only("reference").name
 
     @property
     def studied(self) -> LossEntry:
         """The loss whose contrasts reports look into."""
-        return next(entry for entry in self._entries.values() if entry.contrasts)
+        return self._only("contrasts")
 
     def order(self, name: str) -> int:
         """Where a loss stands among those of one method: the absent one, the reference, then all others."""
         if name not in self:
             return 2
         return 0 if self[name].absent else 1 if self[name].reference else 2
+
+    def _only(self, part: str) -> LossEntry:
+        """The entry that plays a part; raises ``InputError`` where a plug-in claims it too."""
+        found = [entry for entry in self._entries.values() if getattr(entry, part)]
+        if len(found) > 1:
+            names = " and ".join(repr(entry.name) for entry in found)
+            raise InputError(f"one loss alone may be registered with {part}, got {names} instead")
+        return found[0]
 
 
 class DatasetRegistry(Registry[DatasetEntry]):
@@ -102,7 +108,7 @@ class DatasetRegistry(Registry[DatasetEntry]):
         if not data_root.is_dir():
             raise InputError(f"--data-root {data_root}: must be a folder that exists")
         markers = {entry.marker for entry in self if entry.marker}
-        found = (path.parent for marker in markers for path in data_root.glob(f"*/{marker}"))
+        found = (path.parent for marker in markers for path in data_root.glob(f"*/{marker}") if path.is_file())
         return {folder.name.lower(): folder for folder in sorted(found)}
 
     def resolve(self, name: str, options: Mapping[str, Any], data_root: Path | None) -> Dataset:
@@ -137,17 +143,24 @@ class DatasetRegistry(Registry[DatasetEntry]):
         Raises:
             InputError: ``data_root`` is not a folder.
         """
-        stand_ins = {entry.stands_in_for: entry.name for entry in self if entry.stands_in_for}
-        real = [entry.name for entry in self if entry.name in stand_ins]  # the older one first
+        real = self.imitated()
         folders = self.folders(data_root)
         present = [name for name in real if name in folders and self.resolve(name, {}, data_root).is_present]
+        stand_ins = {entry.stands_in_for: entry.name for entry in self}
         return present or [stand_ins[name] for name in real]
+
+    def imitated(self) -> list[str]:
+        """The data sets that have a stand-in, the older one first."""
+        imitated = {entry.stands_in_for for entry in self}
+        return [entry.name for entry in self if entry.name in imitated]
 
     def _reader_of(self, key: str, name: str, data_root: Path | None) -> DatasetEntry:
         found = self.folders(data_root)
         if key not in found:
             raise InputError(f"unknown data set {name!r}; {did_you_mean(key, [*self.names(), *found])}")
-        return next(entry for entry in self if entry.marker and (found[key] / entry.marker).is_file())
+        # The suite's own entries come first.
+        entries = self._entries.values()
+        return next(entry for entry in entries if entry.marker and (found[key] / entry.marker).is_file())
 
 
 def default_data_root() -> Path | None:
@@ -192,18 +205,7 @@ def _load_plugin(path: Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise InputError(f"--plugin {path}: {one_line(error)}{_moved(error)}") from error
-
-
-def _moved(error: Exception) -> str:
-    """What to change in a plug-in that imports what another version of the suite had elsewhere; else nothing."""
-    suite = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
-    if suite not in ("benchmark", "methods", "losses", "datasets"):
-        return ""
-    return (
-        "; METHODS, LOSSES and DATASETS are in benchmark.registries, the contract is in benchmark.api, InputError in "
-        "benchmark.errors, GradientConfig, minimise and linear in benchmark.toolkit"
-    )
+        raise InputError(f"--plugin {path}: {one_line(error)}{moved(error)}") from error
 
 
 def _method_problem(obj: object) -> str | None:
@@ -237,7 +239,7 @@ def _launcher_problem(obj: object) -> str | None:
     return None if callable(obj) else f"{obj!r} is not callable"
 
 
-METHODS = Registry("method", MethodEntry, "methods", _method_problem, ("embedding", "generative", "local"))
-LOSSES = LossRegistry("loss", LossEntry, "losses", _loss_problem)
-DATASETS = DatasetRegistry("data set", DatasetEntry, "datasets", _dataset_problem)
-LAUNCHERS = Registry("launcher", LauncherEntry, "benchmark.engine.launch", _launcher_problem)
+METHODS = Registry("method", "METHODS", MethodEntry, "methods", _method_problem, ("embedding", "generative", "local"))
+LOSSES = LossRegistry("loss", "LOSSES", LossEntry, "losses", _loss_problem)
+DATASETS = DatasetRegistry("data set", "DATASETS", DatasetEntry, "datasets", _dataset_problem)
+LAUNCHERS = Registry("launcher", "LAUNCHERS", LauncherEntry, "benchmark.engine.launch", _launcher_problem)

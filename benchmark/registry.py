@@ -84,6 +84,7 @@ class Registry(Generic[E]):
     Args:
         kind: what is registered, in the singular; third parties use the entry-point group ``zsl_benchmark.<kind>``,
             whose entries name modules that register on import.
+        name: what the registry is called in the source of the package, as in ``@METHODS.register("ale", ...)``.
         entry: the class of the entries; its fields are what ``register`` takes.
         package: the package, or the module, whose source registers objects by the decorator ``register``.
         check: says what is wrong with an object that is not of the kind, or None.
@@ -93,12 +94,14 @@ class Registry(Generic[E]):
     def __init__(
         self,
         kind: str,
+        name: str,
         entry: type[E],
         package: str,
         check: Callable[[object], str | None],
         families: Sequence[str] = (),
     ) -> None:
         self.kind = kind
+        self._name = name
         self._entry = entry
         self._package = package
         self._check = check
@@ -171,7 +174,12 @@ class Registry(Generic[E]):
     @property
     def _entries(self) -> dict[str, E]:
         if self._known is None:
-            self._known = {entry.name: entry for entry in self._read_source()}
+            known: dict[str, E] = {}
+            for entry in self._read_source():
+                first = known.setdefault(entry.name, entry)
+                if first is not entry:
+                    raise ValueError(f"{self.kind} {entry.name!r} is registered by {first.file} and by {entry.file}")
+            self._known = known
         return self._known
 
     def _read_source(self) -> Iterator[E]:
@@ -182,11 +190,11 @@ class Registry(Generic[E]):
         files = sorted(root.parent.rglob("*.py")) if spec.submodule_search_locations else [root]
         for file in files:
             text = file.read_text(encoding="utf-8")
-            if ".register(" not in text:
+            if f"{self._name}.register(" not in text:
                 continue
             inside = file.relative_to(root.parent).with_suffix("").parts if len(files) > 1 else ()
             module = ".".join([self._package, *(part for part in inside if part != "__init__")])
-            for name, about in _registrations(text, file):
+            for name, about in _registrations(text, self._name, file):
                 yield self._entry(name, **about, module=module, file=file)
 
     def _load_third_parties(self) -> None:
@@ -196,20 +204,34 @@ class Registry(Generic[E]):
             try:
                 point.load()
             except Exception as error:
-                raise InputError(f"entry point {point.name} = {point.value}: {one_line(error)}") from error
+                where = f"entry point {point.name} = {point.value}"
+                raise InputError(f"{where}: {one_line(error)}{moved(error)}") from error
         self._third_parties_loaded = True
 
 
-def _registrations(text: str, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _registrations(text: str, registry: str, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """What the decorators ``@<registry>.register("name", key=literal, ...)`` of a source file say."""
     for node in ast.walk(ast.parse(text)):
         for call in getattr(node, "decorator_list", ()):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register":
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == f"{registry}.register":
                 try:
                     about = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-                    yield ast.literal_eval(call.args[0]), about
+                    (name,) = [ast.literal_eval(argument) for argument in call.args]
                 except ValueError:
-                    raise TypeError(f"{file}:{call.lineno}: register() must be given literals") from None
+                    problem = f"{registry}.register() must be given a name and then keywords, all of them literals"
+                    raise TypeError(f"{file}:{call.lineno}: {problem}") from None
+                yield name, about
+
+
+def moved(error: Exception) -> str:
+    """What to change in code that imports what another version of the suite had elsewhere; else nothing."""
+    suite = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if suite not in sources.SUITE:
+        return ""
+    return (
+        "; METHODS, LOSSES and DATASETS are in benchmark.registries, the contract is in benchmark.api, InputError in "
+        "benchmark.errors, GradientConfig, minimise and linear in benchmark.toolkit, and run.generator is run.rng"
+    )
 
 
 def subclass_problem(obj: object, base: type) -> str | None:

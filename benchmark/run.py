@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from benchmark.engine.plan import Plan
     from benchmark.results.record import Result
     from benchmark.results.store import Store
+
+#: Names, in the folder of results, the data sets whose boards lack some of them; gone once they are rendered.
+UNRENDERED = ".unrendered"
 
 EXAMPLES = """examples:
   python -m benchmark.run --method ale --loss remse
@@ -78,8 +82,8 @@ def _command(arguments: argparse.Namespace) -> int:
         load_plugins(arguments.plugin)
         _print_lists()
         return 0
-    check_grid(arguments)
     launcher = LAUNCHERS[arguments.launcher]
+    check_grid(arguments)
     from benchmark import parallel  # what is wrong so far was said before this takes its seconds
 
     with parallel.processes():
@@ -100,8 +104,9 @@ def _run(arguments: argparse.Namespace, launcher: Launcher) -> int:
     todo = plan(cells, store, arguments.force)
     parallel.wait_for_all()  # what one process stores, the others must not take for stored before
     if parallel.rank():  # the first process alone writes and prints
-        for _ in () if arguments.dry_run else launcher(todo.todo):
-            pass
+        with contextlib.suppress(InputError):
+            for _ in () if arguments.dry_run else launcher(todo.todo):
+                pass
         return 0
     for warning in todo.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -109,7 +114,7 @@ def _run(arguments: argparse.Namespace, launcher: Launcher) -> int:
         _print_plan(todo)
         return 0
     new, problem = _launch(todo, launcher, store)
-    _render(arguments.out, store, new)
+    _render(arguments.out, store)
     _print_table([*todo.stored, *new], store)
     code = _report([*todo.stored, *new], todo, arguments.out)
     if problem:
@@ -132,18 +137,34 @@ def _launch(todo: Plan, launcher: Launcher, store: Store) -> tuple[list[Result],
             if result is None:
                 return results, None
             if result.status != "skipped":
+                _note_unrendered(store, result.spec.dataset)
                 store.save(result)
             results.append(result)
             bar.update()
 
 
-def _render(out: Path, store: Store, new: Sequence[Result]) -> None:
-    """Render the boards of the data sets that have new results, or all where there are none yet."""
+def _note_unrendered(store: Store, dataset: str) -> None:
+    """Remember, for whatever comes in between, that the boards of a data set lack stored results."""
+    from benchmark.files import write_whole
+
+    known = _unrendered(store)
+    if dataset not in known:
+        write_whole(store.folder / UNRENDERED, "\n".join([*known, dataset]) + "\n")
+
+
+def _unrendered(store: Store) -> list[str]:
+    file = store.folder / UNRENDERED
+    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else []
+
+
+def _render(out: Path, store: Store) -> None:
+    """Render the boards that lack stored results, also those of an earlier command that was killed."""
     from benchmark.boards.files import OVERVIEW, write_boards
 
-    datasets = {result.spec.dataset for result in new if result.status != "skipped"}
-    if datasets or not (out / OVERVIEW).is_file():
-        write_boards(out, list(store), datasets)
+    unrendered, is_new = _unrendered(store), not (out / OVERVIEW).is_file()
+    if unrendered or is_new:
+        write_boards(out, list(store), None if is_new else unrendered)
+        (store.folder / UNRENDERED).unlink(missing_ok=True)
 
 
 def _print_table(results: Sequence[Result], store: Store) -> None:

@@ -1,7 +1,7 @@
 """Which files of code a result depends on, with their digests as of the moment when the code was imported.
 
 A file that is edited while a grid runs must not change what the results say of themselves: each file is read once in a
-process, right after its import.
+process, when the first object that is built on it is registered.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ def _file(module: str) -> Path | None:
 def _read(file: Path, module: str) -> tuple[str, tuple[str, ...]]:
     """12 hex digits of the sha256 of a file, and the names of what it may import, modules among them."""
     content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    if file.suffix != ".py":  # a compiled module, whose imports nobody can read
+        return digest, ()
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    return hashlib.sha256(content).hexdigest()[:12], tuple(_imports(ast.parse(content), package))
+    return digest, tuple(_imports(ast.parse(content), package))
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:

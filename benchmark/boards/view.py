@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmark.boards.rows import Board, Measure, Row, boards, cost, imbalance, metric
 from benchmark.boards.wording import plural
-from benchmark.config import Published, assignments, load_file
+from benchmark.config import Published, load_file
 from benchmark.registries import DATASETS, LOSSES, METHODS, MethodEntry
 from benchmark.results.record import Result
 from benchmark.results.store import Store
@@ -175,24 +175,14 @@ def path_of(run: Result) -> str:
 def command_of(row: Row) -> str:
     """What to type to get the runs of ``row``, the failed ones too."""
     spec, runs = row.spec, [*row.runs, *row.others]
-    words = ["--method", spec.method]
-    words += ["--loss", _named(spec.loss, spec.loss_overrides)]
-    words += ["--dataset", _named(spec.dataset, spec.dataset_options)]
-    words += ["--seeds", *_ranges({run.seed for run in runs})]
-    if spec.hparam_overrides:
-        words += ["--set", *assignments(spec.hparam_overrides)]
+    words = [*spec.options, "--seeds", *_ranges({run.seed for run in runs})]
     if spec.tuned:
         words += ["--tuned"]
     if spec.protocol != "strict":
         words += ["--protocol", spec.protocol]
-    if spec.partition != "proposed":
-        words += ["--splits", f"random:{1 + max(int(run.spec.partition.partition('-')[2]) for run in runs)}"]
+    if spec.partition_index is not None:
+        words += ["--splits", f"random:{1 + max(run.spec.partition_index or 0 for run in runs)}"]
     return "python -m benchmark.run " + shlex.join(words)
-
-
-def _named(name: str, options: Mapping[str, Any]) -> str:
-    """``name:key=value,...`` as ``benchmark.config.parse_spec`` reads it."""
-    return name + (":" + ",".join(assignments(options)) if options else "")
 
 
 def _ranges(seeds: Iterable[int]) -> list[str]:

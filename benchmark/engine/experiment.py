@@ -252,8 +252,8 @@ class _Experiment:
             raise Incompatible(
                 f"it takes {' or '.join(accepts)} features, and {self._dataset.features} are {split.kind}"
             )
-        kind, _, index = self._cell.spec.partition.partition("-")
-        return random_partition(split, self._dataset.name, int(index)) if kind == "random" else split
+        index = self._cell.spec.partition_index
+        return split if index is None else random_partition(split, self._dataset.name, index)
 
     def _title(self, seed: int, stage: str) -> str:
         return f"{self._cell.title} s{seed} {stage}"

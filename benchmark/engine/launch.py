@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -55,8 +55,7 @@ def local(cells: Sequence[Cell]) -> Iterator[Result]:
                 process.start()
                 sender.close()  # the child holds the only sending end, so its death ends the stream
                 running[receiver] = (process, cell, set(cell.seeds))
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
+            for connection in cast("list[Connection]", wait(list(running))):
                 process, cell, missing = running[connection]
                 try:
                     message = connection.recv()

@@ -78,12 +78,18 @@ def _argument_without_path(argument: str) -> str:
 
 @cache
 def _git(*arguments: str) -> str | None:
-    """The output of a git command in the repository of the code; None where there is no git or repository."""
+    """The output of a git command in the repository of the code; None where there is no git, or no such repository.
+
+    A suite that is installed may lie in an environment inside of somebody else's repository.
+    """
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        top, found = (
+            subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (("rev-parse", "--show-toplevel"), arguments)
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return found if Path(top).resolve() == Path(ROOT).resolve() else None
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +109,7 @@ def layer(folder: Path, spec: Spec) -> tuple[str, dict[str, Any], int]:
     file = path(folder, spec.dataset, spec.method, spec.loss_label)
     tuned = load(file)
     if tuned is None:
-        command = f"--method {spec.method} --loss {spec.loss_label} --dataset {spec.dataset}"
+        command = shlex.join(spec.options)
         raise InputError(f"--tuned: {file} does not exist; python -m benchmark.search {command} makes it")
     if problem := tuned.mismatch(spec):
         raise InputError(f"{file}: was searched for {problem}; search anew with another --tuned folder")

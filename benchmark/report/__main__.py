@@ -43,9 +43,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from benchmark.report.pages import render
-
     data_root = arguments.data_root or default_data_root()
+    for name in arguments.dataset:
+        manifest.require_runs(arguments.out / "results", name)
+    from benchmark.report.pages import render  # imported here: what is wrong so far was said before it takes seconds
+
     for name in arguments.dataset:
         # Before anything is read: a result that comes in meanwhile makes the report stale, as it should.
         made_from = manifest.inputs(arguments.out / "results" / name)

@@ -13,12 +13,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, did_you_mean
 from benchmark.files import read_bytes, write_whole
 
 NAME = "report.json"
 FOLDER = "report"
 COMMAND = "python -m benchmark.report"
+
+
+def require_runs(results: Path, dataset: str) -> None:
+    """Assert that there is something to report.
+
+    Args:
+        results: the folder of results.
+        dataset: the data set's name.
+
+    Raises:
+        InputError: there are no runs of it.
+    """
+    known = {path.parts[-3] for path in results.glob("*/*/*.json")}
+    if dataset not in known:
+        raise InputError(f"{results}: no runs of {dataset!r}; {did_you_mean(dataset, known)}")
 
 
 def inputs(results: Path) -> dict[str, str]:

@@ -85,10 +85,8 @@ def render(results: Path, dataset: str, methods: Sequence[str], data_root: Path 
         if error.name not in ("matplotlib", "PIL"):
             raise
         raise InputError("a report needs matplotlib: pip install -e '.[report]'") from None
+    manifest.require_runs(results, dataset)
     runs = [read_result(path) for path in sorted((results / dataset).glob("*/*.json"))]
-    if not runs:
-        known = sorted({path.parts[-3] for path in results.glob("*/*/*.json")})
-        raise InputError(f"{results}: no runs of {dataset!r}; {did_you_mean(dataset, known)}")
     known = sorted({run.spec.method for run in runs})
     for method in methods:
         if method not in known:

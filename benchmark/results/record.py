@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from benchmark.config import assignments
+
 Protocol = Literal["strict", "literature"]
 
 
@@ -81,6 +83,19 @@ class Spec(Record):
         if not self.tuned:
             del content["tuned"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def options(self) -> list[str]:
+        """The words of a command line that describe it, but for what it has in common with others: seeds, protocol."""
+        words = ["--method", self.method, "--loss", _named(self.loss, self.loss_overrides)]
+        words += ["--dataset", _named(self.dataset, self.dataset_options)]
+        return words + (["--set", *assignments(self.hparam_overrides)] if self.hparam_overrides else [])
+
+    @property
+    def partition_index(self) -> int | None:
+        """Which random partition it is, from 0; None for the proposed split."""
+        kind, _, index = self.partition.partition("-")
+        return int(index) if kind == "random" else None
 
     @property
     def method_label(self) -> str:
@@ -219,6 +234,11 @@ class Result(Record):
         if (self.status == "ok") != all((self.evaluation, self.selection, self.cost)):
             raise ValueError("evaluation, selection and cost must be there if and only if status is ok")
         return self
+
+
+def _named(name: str, options: dict[str, Any]) -> str:
+    """``name:key=value,...`` as ``benchmark.config.parse_spec`` reads it."""
+    return name + (":" + ",".join(assignments(options)) if options else "")
 
 
 def _label(name: str, overrides: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ class Store:
         """
         path = self.path(result.spec, result.seed)
         write_whole(path, result.model_dump_json(indent=1) + "\n")
+        self._read[path] = result
         return path
 
     def load(self, spec: Spec, seed: int) -> Result | None:

@@ -14,7 +14,6 @@ from datasets.xlsa17 import Xlsa17
     family="real",
     year=2026,
     source="renderings of Noto Emoji, Twemoji and Fluent Emoji; made by python -m datasets.emoji",
-    marker="att_splits.mat",
 )
 class Emoji(Xlsa17):
     """The folder ``EMOJI`` that ``python -m datasets.emoji`` makes."""

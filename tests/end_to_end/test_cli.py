@@ -110,6 +110,25 @@ def test_kill_in_the_middle_then_the_same_command_gives_the_board_of_an_uninterr
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 
 
+def test_boards_that_a_killed_command_left_behind_are_rendered_by_the_next(
+    command: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Even where nothing is left to run."""
+    arguments = ["benchmark.run", *QUICK, "--loss", "mse", "--out", tmp_path]
+    assert command(*arguments, "--seeds", "0").returncode == 0
+    board = (tmp_path / "awa2-sim.md").read_text()
+    killing = "import os, benchmark.boards.files as files, benchmark.run as run\n"
+    killing += "files.write_boards = lambda *_: os._exit(9)\nrun.main()"
+    words = [sys.executable, "-c", killing, *map(str, arguments[1:]), "--seeds", "0-1"]
+    assert subprocess.run(words, cwd=ROOT, env=environment, capture_output=True).returncode == 9
+    assert len(stored(tmp_path)) == 2
+    assert (tmp_path / "awa2-sim.md").read_text() == board
+    again = command(*arguments, "--seeds", "0-1")
+    assert "2 ok (2 of them stored before)" in again.stdout
+    assert (tmp_path / "awa2-sim.md").read_text() != board
+    assert not (tmp_path / "results" / ".unrendered").exists()
+
+
 def test_interrupt_exits_with_130_and_one_line(environment: dict[str, str], tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmark.run", "--method", "ale", "--loss", "mse", "--out", str(tmp_path)],
@@ -175,6 +194,7 @@ def test_a_failing_method_is_recorded_and_retried(command: Command, tmp_path: Pa
     mended = command(*arguments, "--seeds", "0")
     assert mended.returncode == 0, mended.stderr
     assert json.loads(path.read_text())["status"] == "ok"
+    assert "failed run" not in (tmp_path / "o" / "awa2-sim.md").read_text()
 
 
 @pytest.mark.parametrize("protocol", ["strict", "literature"])

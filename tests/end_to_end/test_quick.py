@@ -45,6 +45,7 @@ ANSWERS = {
     "mistyped seeds": (["benchmark.run", "--method", "ale", "--seeds", "5-1"], 2),
     "mistyped method of a search": (["benchmark.search", "--method", "alee"], 2),
     "mistyped option of a report": (["benchmark.report", "cub", "--metod", "ale"], 2),
+    "mistyped data set of a report": (["benchmark.report", "cub51"], 2),
     "former place of extract": (["datasets.extract"], 2),
     "former place of vectors": (["datasets.vectors"], 2),
 }

@@ -35,7 +35,7 @@ HOSTILE = "</script><script>window.hacked=1</script><!--<img src=x onerror='wind
 
 def registry(*entries: MethodEntry) -> Registry[MethodEntry]:
     """A registry that holds these methods and no other."""
-    made = Registry("method", MethodEntry, "methods", lambda _: None, ("embedding", "generative", "local"))
+    made = Registry("method", "METHODS", MethodEntry, "methods", lambda _: None, ("embedding", "generative", "local"))
     made._known, made._third_parties_loaded = {entry.name: entry for entry in entries}, True
     return made
 

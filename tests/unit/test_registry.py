@@ -33,7 +33,7 @@ class Fine(RegressionLoss):
 
 def losses(families: Sequence[str] = ()) -> Registry[LossEntry]:
     """An empty registry; its package is a module that registers nothing."""
-    return Registry("loss", LossEntry, "json", lambda obj: subclass_problem(obj, RegressionLoss), families)
+    return Registry("loss", "LOSSES", LossEntry, "json", lambda obj: subclass_problem(obj, RegressionLoss), families)
 
 
 def test_an_entry_keeps_what_is_said_of_it():
@@ -83,7 +83,7 @@ def test_what_an_abstract_class_lacks_is_named():
     class Half(Method):
         def fit(self, data, slot, run): ...
 
-    registry = Registry("method", MethodEntry, "json", lambda obj: subclass_problem(obj, Method))
+    registry = Registry("method", "METHODS", MethodEntry, "json", lambda obj: subclass_problem(obj, Method))
     with pytest.raises(TypeError, match="Half does not define scores, semantics"):
         registry.register("half", **ABOUT)(Half)
 
@@ -133,7 +133,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     (package / "__init__.py").write_text(
         "from benchmark.registries import LossEntry\nfrom benchmark.registry import Registry\n"
-        "TOYS = Registry('loss', LossEntry, 'toy_losses_package', lambda obj: None)\n"
+        "TOYS = Registry('loss', 'TOYS', LossEntry, 'toy_losses_package', lambda obj: None)\n"
     )
     (package / "top.py").write_text(module.replace("NAME", "'top'"))
     (package / "deep" / "__init__.py").touch()
@@ -169,8 +169,25 @@ def test_a_module_that_cannot_be_imported_says_so_each_time_and_costs_no_other(p
 def test_what_cannot_be_read_off_the_source_is_named(package: Path):
     file = package / "top.py"
     file.write_text(file.read_text().replace("'top'", "'to' + str(1)"))
-    with pytest.raises(TypeError, match=r"top\.py:3: register\(\) must be given literals"):
+    with pytest.raises(
+        TypeError, match=r"top\.py:3: TOYS.register\(\) must be given a name and then keywords, all of them literals"
+    ):
         importlib.import_module("toy_losses_package").TOYS.names()
+
+
+def test_two_files_of_a_package_that_register_one_name_are_both_named(package: Path):
+    (package / "another.py").write_text((package / "top.py").read_text())
+    with pytest.raises(ValueError, match=r"loss 'top' is registered by .*another\.py and by .*top\.py"):
+        importlib.import_module("toy_losses_package").TOYS.names()
+
+
+def test_what_registers_elsewhere_is_none_of_the_registrys(package: Path):
+    (package / "others.py").write_text(
+        "import functools\nfrom benchmark.registries import METHODS\n"
+        "@functools.singledispatch\ndef f(x): ...\n\n@f.register(int)\ndef g(x): ...\n\n"
+        f"@METHODS.register('stranger', **{ABOUT!r})\nclass Stranger: ...\n"
+    )
+    assert importlib.import_module("toy_losses_package").TOYS.names() == ["inner", "top"]
 
 
 @pytest.mark.parametrize(("registry", "folder"), [(METHODS, "methods"), (LOSSES, "losses"), (DATASETS, "datasets")])
@@ -193,6 +210,26 @@ def test_losses_have_one_reference_one_absence_and_one_that_is_studied():
     assert LOSSES.studied.contrasts[0] == (LOSSES.studied.name, LOSSES.reference)
     ranked = [LOSSES.order(name) for name in (LOSSES.absent, LOSSES.reference, LOSSES.studied.name, "a plug-in's")]
     assert ranked == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("part", ["reference", "absent"])
+def test_a_plug_in_cannot_claim_a_part_that_is_taken(part: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(LOSSES, "_known", dict(LOSSES._entries))
+    taken = getattr(LOSSES, part)
+    LOSSES.register("usurper", **ABOUT, **{part: True})(Fine)
+    with pytest.raises(InputError, match=f"with {part}, got '{taken}' and 'usurper' instead"):
+        getattr(LOSSES, part)
+
+
+def test_folders_that_no_entry_names_are_read_by_the_suites_own_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "MINE").mkdir()
+    (tmp_path / "MINE" / "att_splits.mat").touch()
+    (tmp_path / "NONE" / "att_splits.mat").mkdir(parents=True)
+    monkeypatch.setattr(DATASETS, "_known", dict(DATASETS._entries))
+    theirs = {**ABOUT, "family": "aaa", "year": 1800, "marker": "att_splits.mat"}
+    DATASETS.register("theirs", **theirs)(type("Theirs", (DATASETS["cub-sim"].obj,), {"__module__": __name__}))
+    assert list(DATASETS.folders(tmp_path)) == ["mine"]
+    assert type(DATASETS.resolve("mine", {}, tmp_path)) is DATASETS["cub"].obj
 
 
 def test_without_data_the_stand_ins_are_the_default(tmp_path: Path):
@@ -224,7 +261,7 @@ class TestEntryPoints:
         )
         monkeypatch.syspath_prepend(tmp_path)
         self.use(monkeypatch, "toy_third_party", "zsl_benchmark.data_set")
-        registry = Registry("data set", LossEntry, "json", lambda obj: None)
+        registry = Registry("data set", "DATASETS", LossEntry, "json", lambda obj: None)
         monkeypatch.setattr(sys, "toy_registry", registry, raising=False)
         assert registry.names() == ["theirs"]
 

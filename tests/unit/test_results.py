@@ -128,6 +128,17 @@ class TestRoundTrip:
         result = make_result(spec)
         assert read_result(Store(tmp_path).save(result)).spec == spec
 
+    def test_what_is_saved_again_takes_the_place_of_what_was_read(self, tmp_path: Path):
+        store = Store(tmp_path)
+        store.save(make_result(status="failed"))
+        assert [result.status for result in Store(tmp_path)] == ["failed"]
+        assert [result.status for result in store] == ["failed"]
+        store.save(make_result())
+        assert [result.status for result in store] == ["ok"]
+        found = store.load(make_result().spec, 0)
+        assert found is not None
+        assert found.status == "ok"
+
     def test_files_are_where_they_belong_and_in_order(self, tmp_path: Path):
         store = Store(tmp_path / "results")
         assert list(store) == []

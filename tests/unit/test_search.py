@@ -199,7 +199,9 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "--trials must be at least 1, got 0 instead" in capsys.readouterr().err
     assert run.main([*FAST, "--loss", "mse", "--tuned", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "python -m benchmark.search --method eszsl --loss mse --dataset awa2-sim makes it" in error
+    assert (
+        "python -m benchmark.search --method eszsl --loss mse --dataset awa2-sim --set 'attribute_ridge=[1.0]'" in error
+    )
     assert error.count("\n") == 1
 
 
