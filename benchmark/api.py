@@ -212,10 +212,7 @@ class Slot:
         weight: the weight (lambda) of the loss in the method's objective.
         own: (predicted (B, A), target (B, A)) -> scalar, an error of the method's own in place of a loss.
 
-    Attributes:
-        attributes: see there.
-        loss: see there.
-        weight: see there.
+    The first three are its attributes too.
     """
 
     def __init__(
@@ -270,7 +267,7 @@ class Slot:
 
         Args:
             own: (predicted (B, A), target (B, A)) -> scalar.
-            weight: of that error; None: that of this slot.
+            weight: the weight of that error; None: the weight of this slot.
         """
         if not self.absent:
             return self

@@ -85,7 +85,7 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
 
     Args:
         arguments: what ``add_grid_options`` added, parsed and checked by ``check_grid``.
-        protocol: of all cells.
+        protocol: the protocol of all cells.
         tuned: the folder of tuned settings; None: the defaults.
 
     Raises:

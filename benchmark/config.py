@@ -53,7 +53,7 @@ class Range(Config):
 
 
 class Published(Config):
-    """Figures from the literature, shown beside ours and never used to tune: per data set T1, U, S, H in percent."""
+    """What papers report, shown beside ours and never used to tune: per data set T1, U, S, H in percent."""
 
     source: str
     features: str

@@ -81,12 +81,12 @@ def mean(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def shared_steps(optimizer: torch.optim.Optimizer, loss: nn.Module | None) -> Iterator[None]:
+def shared_steps(optimiser: torch.optim.Optimizer, loss: nn.Module | None) -> Iterator[None]:
     """While this is entered, gradients are averaged before each step, and ``loss`` compares all processes' rows."""
     if size() == 1:
         yield
         return
-    hooks = [optimizer.register_step_pre_hook(_average_gradients)]
+    hooks = [optimiser.register_step_pre_hook(_average_gradients)]
     if loss is not None:
         hooks.append(loss.register_forward_pre_hook(lambda _, arguments: tuple(map(gather, arguments))))
     try:
@@ -96,8 +96,8 @@ def shared_steps(optimizer: torch.optim.Optimizer, loss: nn.Module | None) -> It
             hook.remove()
 
 
-def _average_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+def _average_gradients(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
     flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
     for gradient, averaged in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(averaged.view_as(gradient))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 #: The packages of the suite.
 SUITE = ("benchmark", "methods", "losses", "datasets")
-#: What everything stands on and what no figure depends on.
+#: What everything stands on and what no measure depends on.
 _BASE = {f"benchmark.{name}" for name in ("errors", "files", "sources", "config", "registry", "registries")}
 
 

@@ -76,7 +76,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 #: Part of every revision; a test that pins values fails when they move and this does not.
-GENERATOR_VERSION = 1
+VERSION = 1
 
 N_FACTORS = 60
 OWN_SHARE = 0.03  # of a semantic's latent variance: what no factor explains
@@ -170,11 +170,11 @@ class Simulated(Dataset):
 
     @property
     def revision(self) -> str:
-        """The generator's version, and a digest of its parameters and settings."""
+        """The version of the simulation, and a digest of its parameters and settings."""
         # Recipes were called Spec when the first results were stored, whose revisions are to stay.
         recipe = repr(self.recipe).replace("Recipe(", "Spec(")
-        defined_by = f"({GENERATOR_VERSION}, {self.name!r}, {recipe}, {self.config.model_dump_json()!r})"
-        return f"sim{GENERATOR_VERSION}-{hashlib.sha256(defined_by.encode()).hexdigest()[:12]}"
+        defined_by = f"({VERSION}, {self.name!r}, {recipe}, {self.config.model_dump_json()!r})"
+        return f"sim{VERSION}-{hashlib.sha256(defined_by.encode()).hexdigest()[:12]}"
 
     def read(self) -> Split:
         """Generate the data, seeded from the name alone.

@@ -31,8 +31,8 @@ class Difference:
     Attributes:
         mean: the mean difference.
         pairs: the runs (partition, seed) that both rows have.
-        p: of a two-sided paired t-test over seeds, or over partitions; None with fewer than two of them, or without
-            variance.
+        p: the p-value of a two-sided paired t-test over seeds, or over partitions; None with fewer than two of them, or
+            without variance.
         constant: the difference is the same throughout, as between deterministic methods, so that no test exists.
         interval: the 95 % confidence interval of that t-test; None where ``p`` is.
     """
@@ -59,7 +59,7 @@ class Ranking:
     Attributes:
         ranks: method -> mean rank, ascending.
         datasets: what it is the mean over.
-        p: of Friedman's test that all methods rank alike; None where all of them tie everywhere.
+        p: the p-value of Friedman's test that all methods rank alike; None where all of them tie everywhere.
         critical_difference: how far two mean ranks must lie apart to differ at 5 % by Nemenyi's test.
         groups: the largest sets of methods that do not differ so, in the order of their ranks.
     """
@@ -262,7 +262,7 @@ def _replicates(unseen: Sequence[_Values], seen: Sequence[_Values]) -> _Values:
 @cache
 def _resampled(stream: int, n: int) -> _Values:
     """(B, n) how much each of n things weighs in each replicate, if as many are drawn with replacement."""
-    # The draws of this older generator are frozen: a board is the same under every version of numpy.
+    # The draws of this older source of random numbers are frozen: a board is the same under every version of numpy.
     return np.random.RandomState(stream).multinomial(n, np.full(n, 1 / n), size=_REPLICATES) / n
 
 

@@ -117,7 +117,7 @@ def _accuracies(board: Board, rows: Sequence[Row]) -> list[str]:
         "files of the runs, settings to the first of them, which has the complete settings."
     )
     if published:
-        note += " published: figures of the literature, selected on test; their sources are below."
+        note += " published: what the literature reports, selected on test; their sources are below."
     marks = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if any(mark in marks_of(row) for row in rows)]
     head = ["loss", "n", *ACCURACIES, *(["published T1 / H"] if published else []), "settings"]
     shown = _row_table(board, head, [(row, cells(row)) for row in rows])
@@ -260,7 +260,7 @@ def _published(board: Board, rows: Sequence[Row]) -> list[str]:
         return []
     shown = table(["method", *names, "source", "status"], lines, left=(0, 5, 6))
     caution = "; not comparable in selection" if board.protocol == "strict" else ""
-    return [f"### Published figures (literature protocol{caution})", shown]
+    return [f"### Published results (literature protocol{caution})", shown]
 
 
 def _footer(board: Board, rows: Sequence[Row]) -> list[str]:

@@ -20,7 +20,7 @@ INTRODUCTION = """
 # Leaderboards
 
 Each board shows zero-shot-learning methods, with their attribute-regression loss swapped, on one data set under one
-protocol, feature set, data revision and way of splitting, which are never mixed. Every figure is rendered from the run
+protocol, feature set, data revision and way of splitting, which are never mixed. Every number is rendered from the run
 files in `results/`, and each board ends with the commands that reproduce its rows.
 """
 

@@ -20,7 +20,7 @@ from benchmark.registries import LossEntry, MethodEntry
 from benchmark.sources import SUITE, joined
 
 LIBRARIES = ("torch", "numpy", "scipy", "pydantic")
-#: A digest of those modules of the engine that figures depend on; the rest of it plans, stores and starts runs.
+#: A digest of those modules of the engine that measures depend on; the rest of it plans, stores and starts runs.
 _ENGINE = joined(
     ROOT / "benchmark" / file
     for file in (
@@ -40,7 +40,7 @@ def describe(device: torch.device, sources: dict[str, str | None]) -> dict[str, 
 
     Args:
         device: where it trains.
-        sources: role -> digest of the code that makes its figures.
+        sources: role -> digest of the code that makes its measures.
     """
     changes = _git("status", "--porcelain", "--", *SUITE)
     return {
@@ -61,7 +61,7 @@ def describe(device: torch.device, sources: dict[str, str | None]) -> dict[str, 
 
 
 def sources(method: MethodEntry, loss: LossEntry) -> dict[str, str | None]:
-    """Role -> digest of the code that the figures of a run depend on, each as it was when it was imported.
+    """Role -> digest of the code that the measures of a run depend on, each as it was when it was imported.
 
     ``method`` and ``loss`` are the files that define them (None in a notebook), ``engine`` stands for the engine's own,
     and what the two share with others of their kind is named by its module.

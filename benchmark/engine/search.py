@@ -41,7 +41,7 @@ def search(cell: Cell, n_trials: int, folder: Path, bar: tqdm[Any]) -> Tuned:
     Args:
         cell: the defaults, and the seeds that every trial is run with.
         n_trials: how many trials there shall be; those that are stored count.
-        folder: of the stored searches.
+        folder: the folder of the stored searches.
         bar: the progress, a step for each trial.
 
     Raises:

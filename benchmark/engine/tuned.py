@@ -22,7 +22,7 @@ class Trial(Config):
     Attributes:
         hparams: what it drew; empty for the first, which takes the defaults.
         value: the criterion on validation, in percent, averaged over the seeds; None where a run failed.
-        seconds: of wall time.
+        seconds: the wall time that it took.
         error: why it failed.
     """
 
@@ -41,7 +41,7 @@ class Tuned(Config):
         dataset: the data set's name.
         features: its feature set.
         revision: a digest of its data.
-        partition: of the classes; ``split`` in files.
+        partition: the division of the classes; ``split`` in files.
         overrides: what the user set of the method, which was not searched.
         hparams: the layer: what the best trial drew.
         value: that trial's criterion.

@@ -1,4 +1,4 @@
-"""How unevenly a method errs over semantics: the error matrix, figures that sum it up, and its compact JSON form.
+"""How unevenly a method errs over semantics: the error matrix, measures that sum it up, and its compact JSON form.
 
 Source: Ye et al., Rebalanced Zero-Shot Learning, TIP 2023, arXiv 2210.07031. Tensors may lie on any device; what is
 returned lies on the CPU in float64.
@@ -22,7 +22,7 @@ _ENCODING = "sqrt-float16-zlib-base64"
 
 @dataclass(frozen=True)
 class Imbalance:
-    """Figures of an error matrix. The error of a semantic is the mean of its column, so that all classes count alike.
+    """Measures of an error matrix. The error of a semantic is the mean of its column, so that all classes count alike.
 
     Attributes:
         mean: the mean error over semantics.
@@ -67,7 +67,7 @@ def error_matrix(predicted: Tensor, labels: Tensor, attributes: Tensor) -> Tenso
 
 
 def summarise(errors: Tensor, values: Tensor) -> Imbalance:
-    """The figures of an error matrix; classes without images (rows of NaN) are left out.
+    """The measures of an error matrix; classes without images (rows of NaN) are left out.
 
     Args:
         errors: (K, A) the error of each class and semantic.

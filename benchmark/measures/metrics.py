@@ -53,19 +53,6 @@ def mean_per_class(per_class: Tensor) -> float:
     return float(per_class.nanmean())
 
 
-def zsl_accuracy(scores: Tensor, labels: Tensor) -> float:
-    """T1 in percent: accuracy when only the unseen classes compete.
-
-    Args:
-        scores: (N, n_unseen) scores of the unseen classes.
-        labels: (N,) the true column of each sample, in 0..n_unseen-1.
-
-    Raises:
-        ValueError: shapes disagree, a label is out of range, there is no sample, or scores hold NaN.
-    """
-    return mean_per_class(per_class_accuracy(predict(scores), labels, scores.shape[1]))
-
-
 def harmonic_mean(unseen: Real, seen: Real) -> Real:
     """H = 2 U S / (U + S), elementwise; 0 where both are 0."""
     total = unseen + seen

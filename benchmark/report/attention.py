@@ -22,7 +22,7 @@ def draw(image: npt.NDArray[np.uint8], title: str, rows: Mapping[str, Maps], tit
         image: (H, W, 3).
         title: what it shows.
         rows: name of the row -> (K, h, w) maps.
-        titles: of the K columns.
+        titles: what stands above the K columns.
         file: where the PNG goes.
 
     Raises:

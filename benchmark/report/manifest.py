@@ -58,7 +58,7 @@ def write(folder: Path, files: Mapping[str, bytes], made_from: Mapping[str, str]
         folder: where it goes.
         files: relative path -> content.
         made_from: what ``inputs`` said before the results were read.
-        arguments: of the command that made it.
+        arguments: what the command that made it was given.
 
     Raises:
         InputError: a file is in the way that no report put there, or a file cannot be written.

@@ -55,7 +55,7 @@ class Picture(NamedTuple):
     """A picture and what is said of it.
 
     Attributes:
-        name: of the files, without a suffix.
+        name: what its files are called, without a suffix.
         title: what it shows.
         draw: makes it, of the title with the board's name in it.
         reading: a paragraph of Markdown.

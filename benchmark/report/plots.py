@@ -154,7 +154,7 @@ def error_over_value(
     """A column a loss, unseen classes above seen ones: the error of each class and semantic over its label value.
 
     Args:
-        title: of the figure.
+        title: what the figure shows.
         values: (C, A) label values.
         errors: loss -> (C, A) errors.
         rows: loss -> the row that the errors are of, for its r.
@@ -205,7 +205,7 @@ def error_matrices(
     """The error matrices on one colour scale; unseen classes above seen ones, each by mean error under the first loss.
 
     Args:
-        title: of the figure.
+        title: what the figure shows.
         errors: loss -> (C, A) errors.
         n_seen: how many classes are seen; they come first.
         order: the order of the semantics.

@@ -48,7 +48,7 @@ def claims(groups: Sequence[Group], part: str) -> str:
     if not lines:
         return "No two of the compared losses were run with the same method."
     note = (
-        f"On {part} classes, in how many methods each figure is lower; in brackets, in how many of them the interval "
+        f"On {part} classes, in how many methods each measure is lower; in brackets, in how many of them the interval "
         "lies below 0, or all runs fall alike; then the median change over methods. Higher: the methods whose interval "
         "lies above 0, or whose runs rise alike."
     )
@@ -61,7 +61,7 @@ def _lower(name: str, found: Tally) -> str:
 
 
 def effects_table(groups: Sequence[Group], part: str) -> str:
-    """Each contrast in each group: n, and the paired difference of each figure with its interval."""
+    """Each contrast in each group: n, and the paired difference of each measure with its interval."""
     lines = []
     for group in groups:
         for contrast in CONTRASTS:

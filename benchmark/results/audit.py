@@ -25,9 +25,9 @@ from benchmark.registry import Registry
 from benchmark.results.record import ClassAccuracy, Evaluation, ImbalanceReport, Result, Selection, SemanticErrors, Spec
 from benchmark.results.store import read_result
 
-#: Figures that are the same but for the order of a sum differ by less, in percentage points.
+#: Measures that are the same but for the order of a sum differ by less, in percentage points.
 _ROUNDING = 1e-6
-#: What the encoded error matrix may differ from its figures by, as a part of them: it is kept in float16.
+#: What the encoded error matrix may differ from its measures by, as a part of them: it is kept in float16.
 _PRECISION = 0.01
 #: What a thinned curve may lack of its area, in percentage points.
 _THINNED = 0.5
@@ -70,7 +70,7 @@ def audit(results: Sequence[Stored], boards: Sequence[Result] | None = None) -> 
     context = _Context(boards or [])
     lines = []
     for path, result in results:
-        problems = [*_of_spec(result.spec), *_of_provenance(result), *_of_figures(result), *context.of_place(result)]
+        problems = [*_of_spec(result.spec), *_of_provenance(result), *_of_measures(result), *context.of_place(result)]
         if boards is not None:
             problems += context.of_data(result.spec)
         lines += [f"{path}: {problem}" for problem in problems]
@@ -117,7 +117,7 @@ def _of_provenance(result: Result) -> Iterator[str]:
         yield "provenance.sources must have the digests of the method's and the loss's file"
 
 
-def _of_figures(result: Result) -> Iterator[str]:
+def _of_measures(result: Result) -> Iterator[str]:
     if not (result.evaluation and result.selection and result.cost):
         return
     yield from _of_evaluation(result.evaluation)
@@ -174,14 +174,14 @@ _MEANS = {
 
 def _of_imbalance(report: ImbalanceReport, seen: npt.NDArray[np.bool_]) -> Iterator[str]:
     parts: dict[str, SemanticErrors] = {"seen": report.seen, "unseen": report.unseen}
-    for part, figures in parts.items():
-        spread = figures.std / figures.mean if figures.mean else None
-        if figures.mean < 0 or figures.std < 0 or (spread is None) != (figures.spread is None):
+    for part, found in parts.items():
+        spread = found.std / found.mean if found.mean else None
+        if found.mean < 0 or found.std < 0 or (spread is None) != (found.spread is None):
             yield f"imbalance.{part} must have a mean and std of at least 0, and their quotient as spread"
-        elif spread is not None and abs(spread - (figures.spread or 0)) > _ROUNDING * max(spread, 1):
-            yield f"imbalance.{part}.spread must be std / mean = {spread:.4f}, got {figures.spread} instead"
-        if figures.r is not None and not abs(figures.r) <= 1 + _ROUNDING:
-            yield f"imbalance.{part}.r must be in -1..1, got {figures.r:g} instead"
+        elif spread is not None and abs(spread - (found.spread or 0)) > _ROUNDING * max(spread, 1):
+            yield f"imbalance.{part}.spread must be std / mean = {spread:.4f}, got {found.spread} instead"
+        if found.r is not None and not abs(found.r) <= 1 + _ROUNDING:
+            yield f"imbalance.{part}.r must be in -1..1, got {found.r:g} instead"
     if report.errors is None:
         return
     try:
@@ -251,7 +251,7 @@ class _Context:
             return
         repeated = row.get(original) if original is not None else None
         if repeated and repeated.evaluation != result.evaluation:
-            yield f"it must repeat seed {original}, as provenance.repeats_seed says, and has other figures"
+            yield f"it must repeat seed {original}, as provenance.repeats_seed says, and has other measures"
         per_class = result.evaluation.per_class
         for partition, classes in (("", _names(per_class)), (spec.partition, _division(per_class))):
             known = self._classes.setdefault((spec.dataset, spec.revision, partition), classes)

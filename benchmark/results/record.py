@@ -37,7 +37,7 @@ class Record(BaseModel):
 
 
 class Spec(Record):
-    """What was run: all that two runs must share for their figures to be comparable, but for the seed.
+    """What was run: all that two runs must share for their measures to be comparable, but for the seed.
 
     Attributes:
         protocol: ``strict``, or ``literature`` (epoch and gamma chosen on test).
@@ -109,7 +109,7 @@ class Spec(Record):
 
 
 class Metrics(Record):
-    """The protocol's figures, in percent, but for gamma (in units of the method's scores)."""
+    """The measures of the protocol, in percent, but for gamma (in units of the method's scores)."""
 
     T1: float
     U: float
@@ -133,7 +133,7 @@ class ClassAccuracy(Record):
 
 
 class SemanticErrors(Record):
-    """How evenly one group of classes' semantics were predicted; see ``benchmark.imbalance`` for definitions."""
+    """How evenly the semantics of one group of classes were predicted, as ``benchmark.measures.imbalance`` defines."""
 
     mean: float
     std: float
@@ -146,9 +146,9 @@ class ImbalanceReport(Record):
     """The imbalance of the predicted semantics on test images, and the error matrix that it was read from.
 
     Attributes:
-        seen: of the seen classes.
-        unseen: of the unseen classes.
-        errors: the encoded (C, A) matrix; None for simulated data, where the figures above are what anyone compares,
+        seen: the measures of the seen classes.
+        unseen: the measures of the unseen classes.
+        errors: the encoded (C, A) matrix; None for simulated data, where the measures above are what anyone compares,
             hundreds of runs are committed, and a run is made anew within seconds.
     """
 
@@ -165,7 +165,7 @@ class CurvePoints(Record):
 
 
 class Evaluation(Record):
-    """All figures of a fitted method on one set of held-out images; older results have no ``curve``."""
+    """All measures of a fitted method on one set of held-out images; older results have no ``curve``."""
 
     metrics: Metrics
     per_class: list[ClassAccuracy]
@@ -178,7 +178,7 @@ class Selection(Record):
 
     Attributes:
         on: ``validation``, or ``test`` in the literature protocol.
-        criterion: the figure that was maximised.
+        criterion: the measure that was maximised.
         value: its best value, in percent.
         choice: the number of the chosen epoch or candidate.
         gamma: the calibration that maximised H on the same images.

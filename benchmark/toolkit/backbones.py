@@ -27,8 +27,8 @@ class Preprocessing:
 
     Attributes:
         geometry: resize and crop, to an image of the network's input size.
-        mean: of red, green and blue, in 0..1.
-        std: likewise.
+        mean: what is subtracted from red, green and blue, each in 0..1.
+        std: what they are then divided by.
         description: the same in words and numbers, for the provenance.
     """
 

@@ -1,4 +1,4 @@
-"""Layers whose initial weights come from a given generator: global random state is never touched."""
+"""Layers whose initial weights come from a given source of random numbers: global random state is never touched."""
 
 from __future__ import annotations
 

@@ -15,5 +15,5 @@ rendering is test, google, twitter and fluent in turn in that same order, and tw
 peculiar to training or to test. Hence T1 rests on 78 images: a difference of one image is 1.3 points.
 
 The backbone was trained on ImageNet-1k, which holds some of these classes as photographs, unseen ones among them. This
-tests a pipeline from images to boards; it is no proper split, and says nothing of figures published on other data.
+tests a pipeline from images to boards; it is no proper split, and says nothing of results published on other data.
 """

@@ -20,11 +20,11 @@ class Package:
 
     Attributes:
         registry: which client fetches it.
-        name: in that registry.
+        name: what that registry calls it.
         version: the only one that is taken.
         file: the name that the client gives to the archive.
         sha256: of the archive.
-        licence: of what is taken from it.
+        licence: the licence of what is taken from it.
         credit: what that is, and whose.
     """
 

@@ -127,7 +127,7 @@ def extract(
     Args:
         order: the images.
         folder: the data set's, made where it is missing.
-        name: of the global feature set.
+        name: what the global feature set is called.
         kinds: some of ``global``, ``local`` and ``images``.
         backbone: the network.
         loading: how the images go through it.

@@ -25,7 +25,7 @@ class Rows:
     """Arrays of ``n`` rows in the files of a folder, to be entered as a context.
 
     Args:
-        folder: its own; made where it is missing, and begun anew where a file is.
+        folder: the folder of these arrays alone; made where it is missing, and begun anew where a file is.
         n: the number of rows of each array.
         shapes: the arrays' names, with the shape and type of a row.
 

@@ -58,11 +58,11 @@ def by_sample(name: str, scores: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["ale", "devise", "sje"])
 def test_ranking_losses(name: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(BATCH, N_SEEN, generator=generator).requires_grad_()
-    labels = torch.randint(N_SEEN, (BATCH,), generator=generator)
+    rng = torch.Generator().manual_seed(0)
+    scores = torch.randn(BATCH, N_SEEN, generator=rng).requires_grad_()
+    labels = torch.randint(N_SEEN, (BATCH,), generator=rng)
     entry = METHODS[name]
-    method: Any = entry.obj(Meta(1, 1, N_SEEN, 0), entry.obj.Config(), generator)
+    method: Any = entry.obj(Meta(1, 1, N_SEEN, 0), entry.obj.Config(), rng)
     assert torch.allclose(method.ranking(scores, labels), by_sample(name, scores, labels), rtol=1e-4)
     compare(
         f"{name}, forward and backward",
@@ -74,11 +74,11 @@ def test_ranking_losses(name: str) -> None:
 
 def test_weighted_closed_form() -> None:
     """Conjugate gradients against a Cholesky factor for each semantic, with ReMSE's weights, at AWA's size."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(40, (4000,), generator=generator)
-    targets = torch.nn.functional.normalize(torch.rand(40, 85, generator=generator, dtype=torch.float64))[labels]
-    x = targets @ torch.randn(85, 512, generator=generator, dtype=torch.float64)
-    x = x + torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.randint(40, (4000,), generator=rng)
+    targets = torch.nn.functional.normalize(torch.rand(40, 85, generator=rng, dtype=torch.float64))[labels]
+    x = targets @ torch.randn(85, 512, generator=rng, dtype=torch.float64)
+    x = x + torch.randn(x.shape, generator=rng, dtype=torch.float64)
     problem = AttributeRegression(x, targets, labels)
     exact = problem.solve_exactly(1.0, Term(ridge=RIDGE))
     weights = build("remse", n_classes=40, n_attributes=85).weights(problem.predict(exact), targets, labels)

@@ -40,11 +40,11 @@ pytestmark = pytest.mark.benchmark
 
 def training_step(loss: RegressionLoss, n_classes: int, n_attributes: int, device: str) -> Callable[[], None]:
     """A step of bilinear compatibility with a hinge over all wrong classes, plus ``loss``, by gradient descent."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(BATCH, N_FEATURES, generator=generator).to(device)
-    attributes = torch.nn.functional.normalize(torch.rand(n_classes, n_attributes, generator=generator)).to(device)
-    labels = torch.randint(n_classes, (BATCH,), generator=generator).to(device)
-    weight = (0.01 * torch.randn(N_FEATURES, n_attributes, generator=generator)).to(device).requires_grad_()
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(BATCH, N_FEATURES, generator=rng).to(device)
+    attributes = torch.nn.functional.normalize(torch.rand(n_classes, n_attributes, generator=rng)).to(device)
+    labels = torch.randint(n_classes, (BATCH,), generator=rng).to(device)
+    weight = (0.01 * torch.randn(N_FEATURES, n_attributes, generator=rng)).to(device).requires_grad_()
     loss.to(device).prepare(attributes, torch.bincount(labels, minlength=n_classes))
     optimizer = torch.optim.SGD([{"params": [weight], "lr": 1e-3}, *loss.parameter_groups()])
 

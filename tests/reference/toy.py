@@ -101,11 +101,11 @@ def make_train(split: Split | None = None, preprocess: str = "none") -> tuple[Tr
 
 def make_float64(seed: int = 0, n: int = 40, d: int = 5, a: int = 4, n_seen: int = 6) -> TrainData:
     """Tiny training data in float64, so that agreement can be exact; more seen classes than attributes."""
-    generator = seeded(seed)
+    rng = seeded(seed)
     labels = torch.arange(n) % n_seen
-    attributes = torch.rand(n_seen + 2, a, generator=generator, dtype=torch.float64)
-    mapping = torch.randn(a, d, generator=generator, dtype=torch.float64)
-    noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    attributes = torch.rand(n_seen + 2, a, generator=rng, dtype=torch.float64)
+    mapping = torch.randn(a, d, generator=rng, dtype=torch.float64)
+    noise = torch.randn(n, d, generator=rng, dtype=torch.float64)
     return TrainData(attributes[labels] @ mapping + 0.3 * noise, labels, attributes, n_seen)
 
 
@@ -257,23 +257,23 @@ def dot(u: Sequence[float], v: Sequence[float]) -> float:
 def rankings(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     """(B, C) scores and labels (B,); a part lies on a grid, with ties and scores exactly on a margin of 0.5 or 1."""
     n, c = draw(st.integers(1, 6)), draw(st.integers(1, 7))
-    generator = seeded(draw(st.integers(0, 10_000)))
+    rng = seeded(draw(st.integers(0, 10_000)))
     if draw(st.booleans()):
-        scores = torch.randint(-3, 4, (n, c), generator=generator).double() / 2
+        scores = torch.randint(-3, 4, (n, c), generator=rng).double() / 2
     else:
         spread = draw(st.sampled_from([0.01, 1.0, 10.0]))
-        scores = spread * torch.randn(n, c, generator=generator, dtype=torch.float64)
-    return scores, torch.randint(c, (n,), generator=generator)
+        scores = spread * torch.randn(n, c, generator=rng, dtype=torch.float64)
+    return scores, torch.randint(c, (n,), generator=rng)
 
 
 @st.composite
 def problems(draw: st.DrawFn) -> TrainData:
     """Training data in float64, down to one image, one attribute, one seen class alone and no unseen one."""
     n, d, a, seen = (draw(st.integers(1, most)) for most in (5, 4, 4, 4))
-    generator = seeded(draw(st.integers(0, 10_000)))
-    features = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    attributes = torch.rand(seen + draw(st.integers(0, 2)), a, generator=generator, dtype=torch.float64)
-    return TrainData(features, torch.randint(seen, (n,), generator=generator), attributes, seen)
+    rng = seeded(draw(st.integers(0, 10_000)))
+    features = torch.randn(n, d, generator=rng, dtype=torch.float64)
+    attributes = torch.rand(seen + draw(st.integers(0, 2)), a, generator=rng, dtype=torch.float64)
+    return TrainData(features, torch.randint(seen, (n,), generator=rng), attributes, seen)
 
 
 def objective_of(method: Method, data: TrainData, slot: Slot) -> Objective:

@@ -195,7 +195,7 @@ def test_copies_under_another_seed_are_refused_unless_they_say_so() -> None:
         content["evaluation"]["imbalance"] = None
 
     assert audit([one, changed(of("awa2-sim"), otherwise)]) == [
-        "a.json: it must repeat seed 0, as provenance.repeats_seed says, and has other figures"
+        "a.json: it must repeat seed 0, as provenance.repeats_seed says, and has other measures"
     ]
 
 

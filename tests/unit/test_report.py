@@ -96,10 +96,10 @@ def run(method: str, label: str, seed: int, errors: torch.Tensor, **changes: Any
 
 def errors_of(method: str, label: str, seed: int) -> torch.Tensor:
     """Errors that fall from mse to remse for ``even``, and rise for ``odd``."""
-    generator = torch.Generator().manual_seed(100 * seed + len(label) + len(method))
+    rng = torch.Generator().manual_seed(100 * seed + len(label) + len(method))
     base = 1e-3 * (1 + torch.arange(A, dtype=torch.float64)) * (1 + torch.arange(N_CLASSES)[:, None] / 9)
     factor = {STUDIED: 0.5 if method == "even" else 1.5, "mse-matched": 0.8}.get(label, 1.0)
-    return base * factor * (1 + 0.05 * torch.rand(N_CLASSES, A, generator=generator, dtype=torch.float64))
+    return base * factor * (1 + 0.05 * torch.rand(N_CLASSES, A, generator=rng, dtype=torch.float64))
 
 
 def all_runs(methods: tuple[str, ...] = ("even", "odd"), **changes: Any) -> list[Result]:

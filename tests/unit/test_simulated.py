@@ -235,7 +235,7 @@ def test_revision_and_feature_set_tell_every_configuration_apart(monkeypatch: py
     cls = type(dataset("cub-sim"))
     monkeypatch.setattr(cls, "recipe", replace(cls.recipe, decay=1.3))
     parameters_moved = dataset("cub-sim").revision
-    monkeypatch.setattr(simulated, "GENERATOR_VERSION", simulated.GENERATOR_VERSION + 1)
+    monkeypatch.setattr(simulated, "VERSION", simulated.VERSION + 1)
     assert len({before, parameters_moved, dataset("cub-sim").revision}) == 3
 
 
@@ -250,9 +250,9 @@ def test_revision_and_feature_set_tell_every_configuration_apart(monkeypatch: py
 def test_values_are_pinned_to_the_generator_version(
     name: str, attribute_mean: float, feature_mean: float, corner: float, unseen: list[int]
 ) -> None:
-    """If this fails after a change on purpose: bump GENERATOR_VERSION, so that old results are not compared to new."""
+    """If this fails after a change on purpose: bump VERSION, so that old results are not compared to new."""
     made = split(name)
-    assert simulated.GENERATOR_VERSION == 1
+    assert simulated.VERSION == 1
     assert made.attributes.mean(dtype=np.float64) == pytest.approx(attribute_mean, rel=1e-5)
     assert made.features.mean(dtype=np.float64) == pytest.approx(feature_mean, rel=1e-5)
     assert made.features[-1, :8].sum() == pytest.approx(corner, rel=1e-4)

@@ -52,13 +52,13 @@ def test_the_order_of_results_plays_no_role_and_the_page_says_that_it_is_generat
     assert page(shuffled).startswith(site.HEADER)
 
 
-def test_figures_are_those_of_the_runs() -> None:
+def test_measures_are_those_of_the_runs() -> None:
     board = next(b for b in content(page(page_results()))["boards"] if b["features"] == "res101")
     row = next(r for r in board["rows"] if (r["name"], r["loss"]) == ("ale", "remse"))
     runs = [run for run in RESULTS if run.spec.key == row["key"]]
     index = [column.id for column in site.COLUMNS].index("T1")
     values = [run.evaluation.metrics.T1 for run in runs if run.evaluation]
-    assert row["figures"][index] == [round(np.mean(values), 1), round(np.std(values, ddof=1), 1), values]
+    assert row["measures"][index] == [round(np.mean(values), 1), round(np.std(values, ddof=1), 1), values]
     assert board["classes"] == ["False -2", "False 0", "False 2"]
     assert row["classes"] == pytest.approx([np.mean(values) + d for d in (-2, 0, 2)], abs=0.051)
     assert row["files"][3] == f"../results/awa1/ale+remse/{row['key']}-s3.json"
@@ -84,7 +84,7 @@ def test_failed_runs_are_told() -> None:
     )
     only_failed = content(page([result(status="failed", error="no")]))["boards"][0]["rows"][0]
     assert only_failed["n"] == NONE
-    assert set(map(str, only_failed["figures"])) == {"None"}
+    assert set(map(str, only_failed["measures"])) == {"None"}
 
 
 def test_a_column_is_bold_where_the_markdown_board_is() -> None:

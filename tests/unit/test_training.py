@@ -58,11 +58,11 @@ class TestDrawBatches:
 
     def test_classes_and_images_are_equally_likely(self):
         counts = [2, 5, 20, 40]
-        data, generator = toy_data(counts), seeded(3)
+        data, rng = toy_data(counts), seeded(3)
         classes: Counter[int] = Counter()
         images: Counter[int] = Counter()
         for _ in range(600):
-            for batch in draw_batches(data, 6, 3, generator):
+            for batch in draw_batches(data, 6, 3, rng):
                 classes.update(data.labels[batch].tolist())
                 images.update(batch.tolist())
         total = sum(classes.values())
@@ -83,8 +83,8 @@ class TestDrawBatches:
 
     def test_neighbours_in_a_batch_vary(self):
         """Two images of one class come together in some batches and not in others."""
-        data, generator = toy_data([10, 10]), seeded(0)
-        pairs = {frozenset(batch.tolist()) for _ in range(30) for batch in draw_batches(data, 2, 2, generator)}
+        data, rng = toy_data([10, 10]), seeded(0)
+        pairs = {frozenset(batch.tolist()) for _ in range(30) for batch in draw_batches(data, 2, 2, rng)}
         assert len(pairs) > 60  # of 90
 
     def test_no_number_is_in_float64_which_some_devices_do_not_know(self):

@@ -1,6 +1,6 @@
 """Results -> one web page that needs no network: filter, sort and compare the rows of a board.
 
-The page holds the figures, the script and style of this folder and the libraries of ``vendor/``. Like the Markdown
+The page holds the measures, the script and style of this folder and the libraries of ``vendor/``. Like the Markdown
 boards it depends on the results alone. Means, deviations and tests are computed here; the browser shows them.
 """
 
@@ -198,7 +198,7 @@ def _row(row: Row, compared: Comparison | None, best: dict[str, list[Row]], clas
         "problems": [f"{run.spec.partition} seed {run.seed} {run.status}: {run.error or ''}" for run in row.others],
         "command": command_of(row),
         "best": [name for name, rows in best.items() if row in rows],
-        "figures": [_values(row, column) for column in COLUMNS],
+        "measures": [_values(row, column) for column in COLUMNS],
         "differences": _differences(compared),
         "classes": _class_means(row, classes),
     }

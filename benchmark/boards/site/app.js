@@ -112,7 +112,7 @@
         value: row => row.differences[i]?.[0], cell: row => differenceCell(row.differences[i]?.[1] ?? NONE),
       }));
     }
-    return inGroup(group).map(column => ({...column, value: row => row.figures[column.index]?.[0], cell: row => figureCell(row, column)}));
+    return inGroup(group).map(column => ({...column, value: row => row.measures[column.index]?.[0], cell: row => measureCell(row, column)}));
   }
 
   /** "+0.42 (p = 0.03)" on two lines. */
@@ -121,13 +121,13 @@
     return [mean, test ? el('span', {class: 'test'}, ` (${test}`) : ''];
   }
 
-  function figureCell(row, column) {
-    const figure = row.figures[column.index];
-    if (!figure) return [NONE];
-    const mean = figure[0].toFixed(column.digits);
+  function measureCell(row, column) {
+    const measure = row.measures[column.index];
+    if (!measure) return [NONE];
+    const mean = measure[0].toFixed(column.digits);
     return [
       row.best.includes(column.id) ? el('strong', {}, mean) : mean,
-      figure[1] === null ? '' : el('span', {class: 'muted'}, ` ± ${figure[1].toFixed(column.digits)}`),
+      measure[1] === null ? '' : el('span', {class: 'muted'}, ` ± ${measure[1].toFixed(column.digits)}`),
     ];
   }
 
@@ -266,7 +266,7 @@
     const accuracy = inGroup('accuracy');
     const runs = row.runs.map((name, i) => el('tr', {},
       el('th', {scope: 'row'}, el('a', {href: row.files[i]}, name)),
-      accuracy.map(c => el('td', {class: 'number'}, row.figures[c.index]?.[2][i]?.toFixed(c.digits) ?? NONE))));
+      accuracy.map(c => el('td', {class: 'number'}, row.measures[c.index]?.[2][i]?.toFixed(c.digits) ?? NONE))));
     const folder = row.files.length ? row.files[0].replace(/[^/]*$/, '') : null;
     return el('tr', {class: 'detail', id: `detail-${row.key}`}, el('td', {colspan: 5 + shownColumns.length}, el('div', {class: 'detail-body'},
       el('h3', {}, row.label, el('span', {class: 'muted'}, board.tags)),
@@ -333,7 +333,7 @@
     $('compare-title').textContent = `Comparison on ${board.dataset}${board.tags}`;
     const chart = columns => columns.map(id => data.columns[at[id]]);
     const named = ids => chart(ids).map(c => ({...c, title: `${c.title}, ${c.group}`}));
-    const measured = rows.some(row => row.figures[at.unseen_std]);
+    const measured = rows.some(row => row.measures[at.unseen_std]);
     own.replaceChildren(
       el('div', {class: 'inner', role: 'region', tabindex: '0', 'aria-label': 'Figures side by side'}, sideBySide(rows)),
       el('div', {class: 'figures'},

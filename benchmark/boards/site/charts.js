@@ -37,7 +37,7 @@ const charts = (() => {
   function dots(rows, columns, {caption, width}) {
     const band = Math.max(26, rows.length * 15 + 8);
     const cells = columns.flatMap(column =>
-      rows.map((row, i) => ({i, column: column.title, row, value: row.figures[column.index]})).filter(c => c.value));
+      rows.map((row, i) => ({i, column: column.title, row, value: row.measures[column.index]})).filter(c => c.value));
     const means = cells.map(({i, column, value: [mean, std]}) => ({i, column, mean, low: mean - (std ?? 0), high: mean + (std ?? 0)}));
     const runs = cells.flatMap(({i, column, value: [, , values]}) => values.map(value => ({i, column, value})));
     const words = cells.map(c => `${c.row.label}: ${c.column} ${interval(c.value)}`).join('; ');
@@ -59,10 +59,10 @@ const charts = (() => {
 
   /** The values of each run of one row, and their means. */
   function runs(row, columns, {caption, width}) {
-    const found = columns.filter(column => row.figures[column.index]);
-    const values = found.flatMap(c => row.figures[c.index][2].map((value, i) => ({column: c.title, value, title: `${row.runs[i]}: ${value}`})));
-    const means = found.map(c => ({column: c.title, mean: row.figures[c.index][0]}));
-    const words = found.map(c => `${c.title}: ${row.figures[c.index][2].map((v, i) => `${row.runs[i]} ${v}`).join(', ')}`).join('; ');
+    const found = columns.filter(column => row.measures[column.index]);
+    const values = found.flatMap(c => row.measures[c.index][2].map((value, i) => ({column: c.title, value, title: `${row.runs[i]}: ${value}`})));
+    const means = found.map(c => ({column: c.title, mean: row.measures[c.index][0]}));
+    const words = found.map(c => `${c.title}: ${row.measures[c.index][2].map((v, i) => `${row.runs[i]} ${v}`).join(', ')}`).join('; ');
     return figure(caption, words, {
       width, height: Math.min(width, 340), marginLeft: 34, marginBottom: 44, marginTop: 12,
       x: {domain: found.map(c => c.title), label: null, tickRotate: -35, padding: 0.2},
@@ -82,9 +82,9 @@ const charts = (() => {
     });
   }
 
-  /** Where rows lie between unseen and seen classes, among all rows of the board; an arrow leads to the calibrated figures. */
+  /** Where rows lie between unseen and seen classes, among all rows of the board; an arrow leads to the calibrated measures. */
   function position(rows, board, at, {caption, width}) {
-    const point = (row, u, s) => row.figures[at[u]] && {u: row.figures[at[u]][0], s: row.figures[at[s]][0]};
+    const point = (row, u, s) => row.measures[at[u]] && {u: row.measures[at[u]][0], s: row.measures[at[s]][0]};
     const every = board.rows.flatMap(row => ['', '_calibrated'].map(kind => point(row, `U${kind}`, `S${kind}`))).filter(Boolean);
     const marked = rows.map((row, i) => ({i, row, from: point(row, 'U', 'S'), to: point(row, 'U_calibrated', 'S_calibrated')})).filter(m => m.from);
     const limit = Math.min(100, Math.ceil((d3.max(every, p => Math.max(p.u, p.s)) + 3) / 10) * 10);
