@@ -99,8 +99,19 @@ def test_arrows_point_one_way(package: str):
     allowed = {*CONTRACT, *BELOW[package], package}
     for module, file in MODULES.items():
         if module.startswith(f"benchmark.{package}") and module not in COMMANDS:
-            of_engine = {name for name in imports(file, top=True) if name.startswith("benchmark.")}
+            of_engine = {name for name in imports(file) if name.startswith("benchmark.")}
             assert {name for name in of_engine if room(name) not in allowed} == set(), module
+
+
+def test_the_base_and_the_contract_stand_on_nothing_above_them():
+    """The registries name the contract alone, late: its import takes longer than a wrong name may to be refused."""
+    order = [*BASE[:-1], "api", BASE[-1]]
+    for place, name in enumerate(order):
+        of_engine = {
+            room(other) for other in imports(ROOT / "benchmark" / f"{name}.py") if other.startswith("benchmark.")
+        }
+        assert of_engine <= set(order[:place]), name
+    assert not {name for name in imports(ROOT / "benchmark" / "parallel.py") if name.startswith("benchmark")}
 
 
 def test_nothing_imports_a_command():
