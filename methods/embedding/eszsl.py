@@ -45,13 +45,13 @@ class ESZSL(Method):
         Attributes:
             feature_ridge: candidates of g, the paper's gamma.
             attribute_ridge: candidates of l, the paper's lambda.
-            negative_label: what Y holds for the wrong classes: -1 in the paper, 0 in much public code. With hundreds
-                of classes the -1s drown the single 1.
+            negative_label: what Y holds for the wrong classes: -1 in the paper, 0 in public code. The -1s of many
+                classes drown the single 1.
         """
 
         feature_ridge: tuple[Ridge, ...] = Field(POWERS, min_length=1)
         attribute_ridge: tuple[Ridge, ...] = Field(POWERS, min_length=1)
-        negative_label: float = Field(-1.0, ge=-1, le=0)
+        negative_label: float = Field(0.0, ge=-1, le=0)
 
     config: Config
     weight: Tensor

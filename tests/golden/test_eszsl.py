@@ -27,7 +27,7 @@ def system(
     g: float,
     l: float,  # noqa: E741
     weights: Floats | None,
-    negative: float = -1.0,
+    negative: float = 0.0,
 ) -> tuple[Floats, Floats]:
     """All terms, each as rows of one least-squares problem in the row-major vec(V): its matrix and right-hand side.
 
@@ -52,7 +52,7 @@ def system(
     return matrix, right
 
 
-def dense(data: TrainData, g: float, l: float, weights: Floats | None, negative: float = -1.0) -> Floats:  # noqa: E741
+def dense(data: TrainData, g: float, l: float, weights: Floats | None, negative: float = 0.0) -> Floats:  # noqa: E741
     """The minimiser V (D, A) of all terms."""
     return np.asarray(scipy.linalg.lstsq(*system(data, g, l, weights, negative))[0]).reshape(data.features.shape[1], -1)
 
@@ -83,9 +83,9 @@ class TestExact:
         data = make_float64(seed)
         expected = dense(data, *ridges, None)
         assert close(fit(data, None, ridges).weight, expected, 1e-7)
-        # The paper's form, by NumPy: (X^T X + g I)^-1 X^T Y S (S^T S + l I)^-1 with Y in {-1, 1}.
+        # The paper's form, by NumPy: (X^T X + g I)^-1 X^T Y S (S^T S + l I)^-1 with Y in {0, 1}.
         x, s = data.features.numpy(), data.attributes[: data.n_seen].numpy()
-        y = 2 * np.eye(data.n_seen)[data.labels.numpy()] - 1
+        y = np.eye(data.n_seen)[data.labels.numpy()]
         left = np.linalg.solve(x.T @ x + ridges[0] * np.eye(5), x.T @ y @ s)
         assert close(torch.from_numpy(left @ np.linalg.inv(s.T @ s + ridges[1] * np.eye(4))), expected, 1e-7)
 
@@ -120,7 +120,7 @@ class TestExact:
         weights = torch.exp(torch.randn(40, 4, generator=seeded(seed, "weights"), dtype=torch.float64))
         v = fit(data, FixedWeights(weights), ridges).weight.numpy()
         (g, l), x, s, w = ridges, data.features.numpy(), data.attributes[:6].numpy(), weights.numpy()  # noqa: E741
-        y = 2 * np.eye(6)[data.labels.numpy()] - 1
+        y = np.eye(6)[data.labels.numpy()]
         right = x.T @ y @ s + x.T @ (w * data.targets.numpy())
         left = (x.T @ x + g * np.eye(5)) @ v @ (s.T @ s + l * np.eye(4)) + x.T @ (w * (x @ v)) + w.mean() * g * v
         assert np.linalg.norm(left - right) <= 1.01 * _least_squares.SOLVER_TOLERANCE * np.linalg.norm(right)
