@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +19,9 @@ REWEIGHTINGS = 30
 #: Re-weighting ends when the gradient of the problem with a solution's own weights is this share of what it is for the
 #: solution without re-weighting ...
 REWEIGHTING_TOLERANCE = 0.05
-#: ... or this share of its norm at 0, which is rounding.
+#: ... or this share of its norm at 0, which is rounding: a number, or so many times the precision's epsilon if larger.
 ROUNDING = 1e-10
+EPSILONS = 100
 #: By how much a damped step grows when it helped.
 GROWTH = 1.2
 SMALLEST_STEP = 0.05
@@ -41,6 +44,11 @@ class Term:
     diagonal: Tensor | float = 0.0
     linear: Tensor | float = 0.0
 
+    def to(self, precision: torch.dtype) -> Term:
+        """The same term in another ``precision``."""
+        diagonal, linear = (t.to(precision) if isinstance(t, Tensor) else t for t in (self.diagonal, self.linear))
+        return Term(self.ridge, diagonal, linear)
+
 
 class AttributeRegression:
     """Regresses (N, D) features X on (N, A) targets T by V = P Z Q^T, and adds a quadratic term of the method's own.
@@ -52,14 +60,17 @@ class AttributeRegression:
 
     With one weight w for all elements that is diagonal as a whole, hence the solution exact:
     Z = (linear + w X^T (T - offset)) / (diagonal + w (eigenvalues + ridge)), all in the two bases. Otherwise conjugate
-    gradients find it, preconditioned by that very division. Everything is float64.
+    gradients find it, preconditioned by that very division. What is exact is float64; what iterates is in the precision
+    of the images, where products take half the time. In the eigenbasis the rounding of float32 is relative to each
+    direction's own size, hence harmless beside the tolerances.
 
     Args:
-        features: (N, D) X.
-        targets: (N, A) T.
+        features: (N, D) X in float64.
+        targets: (N, A) T, the same for all images of a class.
         labels: (N,) the classes, for losses that weigh by class.
         basis: (A, A) Q; None: the identity.
         offset: (A,) what is added to X V; None: nothing.
+        precision: of what iterates: that of the images, before they became float64.
     """
 
     def __init__(
@@ -69,7 +80,9 @@ class AttributeRegression:
         labels: Tensor,
         basis: Tensor | None = None,
         offset: Tensor | None = None,
+        precision: torch.dtype = torch.float64,
     ) -> None:
+        self._precision = torch.promote_types(precision, torch.float32)
         self.labels = labels
         self.targets = targets
         self._offset = torch.zeros_like(targets[0]) if offset is None else offset
@@ -77,6 +90,23 @@ class AttributeRegression:
         self.values, self._vectors = eigenbasis(features)
         self.x = features @ self._vectors
         self._projected = self._back_project(targets - self._offset)
+        # One image of each class, and the sum of its images.
+        classes, self._class = labels.unique(return_inverse=True)
+        self._first = torch.zeros_like(classes).scatter_(
+            0, self._class, torch.arange(len(labels), device=labels.device)
+        )
+        self._sums = self.x.new_zeros(len(classes), self.x.shape[1]).index_add_(0, self._class, self.x)
+
+    @cached_property
+    def _iterated(self) -> AttributeRegression:
+        """The same problem in the precision of what iterates."""
+        if self._precision == self.x.dtype:
+            return self
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(other, name, value.to(self._precision))
+        return other
 
     def weight(self, solution: Tensor) -> Tensor:
         """(D, A) the matrix V of a ``solution``."""
@@ -96,10 +126,13 @@ class AttributeRegression:
         # Directions that no term reaches: the shortest solution is 0 there.
         return torch.where(_reached(values), right / values, 0.0)
 
-    def solve(self, weights: Tensor, term: Term, start: Tensor, tolerance: float) -> Tensor:
+    def solve(
+        self, weights: Tensor, term: Term, start: Tensor, tolerance: float, residual: Tensor | None = None
+    ) -> Tensor:
         """(D, A) the solution for (N, A) ``weights``, by preconditioned conjugate gradients from ``start``.
 
-        Its residual is at most the share ``tolerance`` of the right-hand side's norm.
+        Its residual is at most the share ``tolerance`` of the right-hand side's norm; that of the start is ``residual``
+        where it is known.
 
         Raises:
             FloatingPointError: they did not converge.
@@ -110,7 +143,8 @@ class AttributeRegression:
         # Without a basis the columns are the semantics, and each has a mean weight of its own to divide by.
         mean = weights.mean() if self._basis is not None else weights.mean(0)
         values = (weights.mean() * term.ridge + term.diagonal + mean * self.values[:, None]).expand_as(start)
-        return conjugate_gradients(apply, right, torch.where(_reached(values), values, torch.inf), start, tolerance)
+        divisor = torch.where(_reached(values), values, torch.inf)
+        return conjugate_gradients(apply, right, divisor, start, tolerance, residual)
 
     def solve_reweighted(self, weight: float, term: Term, slot: Slot, run: Run) -> Tensor:
         """(D, A) the solution whose weights are ``weight`` times those that the slot's loss gives to its own residuals.
@@ -126,36 +160,58 @@ class AttributeRegression:
             Incompatible: the loss has no least-squares form.
         """
         solution = self.solve_exactly(weight, term)
-        if slot.absent:
-            return solution
-        weights, step, last, goal = None, 1.0, float("inf"), 0.0
+        return solution if slot.absent else self._iterated._reweight(solution, weight, term, slot, run).to(solution)
+
+    def _reweight(self, start: Tensor, weight: float, term: Term, slot: Slot, run: Run) -> Tensor:
+        """Re-weight from the solution ``start``, all in the precision of this problem."""
+        solution, term = start.to(self.x), term.to(self.x.dtype)
+        weights, step, last = None, 1.0, float("inf")
+        goal = max(ROUNDING, EPSILONS * torch.finfo(solution.dtype).eps)
         for rounds in range(REWEIGHTINGS + 1):
-            own = weight * slot.element_weights(self.predict(solution), self.labels)
-            apply, right = self._equations(own, term)
-            residual = float((right - apply(solution)).norm() / right.norm())
-            goal = max(ROUNDING, REWEIGHTING_TOLERANCE * residual) if rounds == 0 else goal
-            if residual <= goal or rounds == REWEIGHTINGS:
+            predicted = self.predict(solution)
+            own = weight * slot.element_weights(predicted, self.labels)
+            residual = self._residual(own, term, solution, predicted)
+            share = float(residual.norm() / self._right(own, term).norm())
+            goal = max(goal, REWEIGHTING_TOLERANCE * share) if rounds == 0 else goal
+            if share <= goal or rounds == REWEIGHTINGS:
                 break
             # Going all the way to the new weights can flip between two solutions for ever.
-            step = min(1.0, GROWTH * step) if residual < last else max(SMALLEST_STEP, step / 2)
-            weights = own if weights is None else torch.lerp(weights, own, step)
-            solution = self.solve(weights, term, solution, min(SOLVER_TOLERANCE, goal / 3))
-            last = residual
-        run.log(reweightings=rounds, reweighting_residual=residual)
+            step = min(1.0, GROWTH * step) if share < last else max(SMALLEST_STEP, step / 2)
+            weights = own if weights is None or step == 1.0 else torch.lerp(weights, own, step)
+            tolerance = min(SOLVER_TOLERANCE, goal / 3)
+            solution = self.solve(weights, term, solution, tolerance, residual if weights is own else None)
+            last = share
+        run.log(reweightings=rounds, reweighting_residual=share)
         return solution
 
     def _equations(self, weights: Tensor, term: Term) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """The normal equations apply(Z) = right for (N, A) ``weights``; right has no part that apply cannot reach."""
-        if _constant(weights):
-            values, right = self._diagonal_equations(float(weights[0, 0]), term)
-            return lambda z: values * z, torch.where(_reached(values), right, 0.0)
         own = weights.mean() * term.ridge + term.diagonal
 
         def apply(z: Tensor) -> Tensor:
             return own * z + self._back_project(weights * (self.x @ self._to_semantics(z)))
 
-        right = term.linear + self._back_project(weights * (self.targets - self._offset))
-        return apply, torch.where(_reached(own + self.values[:, None]), right, 0.0)
+        return apply, self._right(weights, term)
+
+    def _right(self, weights: Tensor, term: Term) -> Tensor:
+        """(D, A) the right-hand side of the normal equations."""
+        wanted, of_class = self.targets - self._offset, weights[self._first]
+        if torch.equal(weights, of_class[self._class]):
+            projected = self.to_basis(self._sums.T @ (of_class * wanted[self._first]))
+        else:
+            projected = self._back_project(weights * wanted)
+        return self._within_reach(term.linear + projected, weights, term)
+
+    def _residual(self, weights: Tensor, term: Term, solution: Tensor, predicted: Tensor) -> Tensor:
+        """(D, A) what the normal equations of a ``solution`` leave, whose predictions are known: one product of two."""
+        own = weights.mean() * term.ridge + term.diagonal
+        residual = term.linear - own * solution + self._back_project(weights * (self.targets - predicted))
+        return self._within_reach(residual, weights, term)
+
+    def _within_reach(self, equations: Tensor, weights: Tensor, term: Term) -> Tensor:
+        """(D, A) ``equations`` without those that no term reaches, which are rounding."""
+        values = weights.mean() * (term.ridge + self.values[:, None]) + term.diagonal
+        return torch.where(_reached(values), equations, 0.0)
 
     def _diagonal_equations(self, weight: float, term: Term) -> tuple[Tensor, Tensor]:
         """The two sides of ``values * Z = right``, the normal equations where one number weighs all elements."""
@@ -205,7 +261,9 @@ class CentredRidge:
         features, targets = in_float64(data.features, targets)
         design = torch.cat([features - features.mean(0), torch.ones_like(features[:, :1])], dim=1)
         self._offset = targets.mean(0)
-        self._regression = AttributeRegression(design, targets, data.labels.to(design.device), offset=self._offset)
+        self._regression = AttributeRegression(
+            design, targets, data.labels.to(design.device), offset=self._offset, precision=data.features.dtype
+        )
         self._mean = data.features.mean(0)
         self._slot = slot
         self._run = run
@@ -264,17 +322,23 @@ def eigenbasis(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor, start: Tensor, tolerance: float
+    apply: Callable[[Tensor], Tensor],
+    right: Tensor,
+    diagonal: Tensor,
+    start: Tensor,
+    tolerance: float,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Solve ``apply(z) = right`` for a symmetric positive-definite ``apply``, preconditioned by ``diagonal``.
 
-    Ends when the norm of the residual is the share ``tolerance`` of that of ``right``.
+    Ends when the norm of the residual is the share ``tolerance`` of that of ``right``. The residual of the start is
+    ``residual`` where it is known.
 
     Raises:
         FloatingPointError: the residual is still above the tolerance after as many steps as are ever useful.
     """
     solution = start.clone()
-    residual = right - apply(solution)
+    residual = right - apply(solution) if residual is None else residual.clone()
     direction = conditioned = residual / diagonal
     product = (residual * conditioned).sum()
     for _ in range(SOLVER_STEPS):

@@ -83,7 +83,7 @@ class _Problem:
         features, seen = in_float64(data.features, data.attributes[: data.n_seen])
         labels = data.labels.to(features.device)
         self._s_values, basis = torch.linalg.eigh(seen.T @ seen)
-        self.regression = AttributeRegression(features, seen[labels], labels, basis)
+        self.regression = AttributeRegression(features, seen[labels], labels, basis, None, data.features.dtype)
         x = self.regression.x
         # X^T Y S without the (N, n_seen) matrix Y = (1 - negative) one-hot + negative: one-hot S is T.
         background = torch.outer(x.sum(0), seen.sum(0))

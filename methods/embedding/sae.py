@@ -62,7 +62,8 @@ class SAE(Method):
         self.attributes = data.attributes
         features, targets = in_float64(data.features, data.targets)
         values, basis = eigenbasis(targets)
-        regression = AttributeRegression(features, targets, data.labels.to(features.device), basis)
+        labels, precision = data.labels.to(features.device), data.features.dtype
+        regression = AttributeRegression(features, targets, labels, basis, precision=precision)
         projected = regression.to_basis(regression.x.T @ targets)
         for reconstruction in run.candidates(self, self.config.reconstruction):
             term = Term(diagonal=reconstruction * values, linear=reconstruction * projected)

@@ -53,10 +53,10 @@ class Problem:
         self.weights: Floats = np.exp(rng.standard_normal((n, A)))
         self.labels = torch.arange(n)
 
-    def build(self) -> AttributeRegression:
+    def build(self, precision: torch.dtype = torch.float64) -> AttributeRegression:
         basis, offset = (None if m is None else torch.from_numpy(m) for m in (self.basis, self.offset))
         x, targets = torch.from_numpy(self.x), torch.from_numpy(self.targets)
-        return AttributeRegression(x, targets, self.labels, basis, offset)
+        return AttributeRegression(x, targets, self.labels, basis, offset, precision)
 
     def slot(self, loss: RegressionLoss | None) -> Slot:
         return Slot(torch.from_numpy(self.targets), loss)
@@ -388,6 +388,40 @@ class TestReweighting:
         regression, solution, row = solve_reweighted(Problem(0), None, 0.7, ridge=0.3)
         assert torch.equal(solution, regression.solve_exactly(0.7, Term(ridge=0.3)))
         assert row.keys() == {"candidate"}
+
+    @pytest.mark.parametrize("ridge", [0.3, 1e-3])
+    @pytest.mark.parametrize("rank", [D, D - 2])
+    def test_iterating_in_float32_comes_to_the_same(self, ridge: float, rank: int):
+        """As many rounds, and a solution that differs by rounding, also where features are redundant."""
+        problem, loss = Problem(0, rank=rank), ToyLoss(N, A, ToyLoss.Config())
+        wide, expected, slow = solve_reweighted(problem, loss, ridge=ridge)
+        narrow, run = problem.build(torch.float32), RefitRun(CPU, 0, "toy", 1)
+        for _ in run.candidates(None, [0]):  # type: ignore[arg-type]
+            found = narrow.solve_reweighted(1.0, Term(ridge=ridge), problem.slot(loss), run)
+        assert found.dtype == torch.float64
+        assert close(narrow.weight(found), wide.weight(expected).numpy(), 1e-4)
+        assert run.history[0]["reweightings"] == slow["reweightings"]
+        assert run.history[0]["reweighting_residual"] == pytest.approx(slow["reweighting_residual"], rel=0.01)
+
+    def test_in_float32_less_than_its_rounding_is_no_residual(self):
+        """Weights that differ by 1e-6 leave a gradient of that size, which no iteration in float32 could lower."""
+        problem = Problem(0)
+        weights = 1 + 1e-6 * torch.from_numpy(problem.weights)
+        run, narrow = RefitRun(CPU, 0, "toy", 1), problem.build(torch.float32)
+        for _ in run.candidates(None, [0]):
+            narrow.solve_reweighted(1.0, Term(ridge=0.3), problem.slot(FixedWeights(weights.float())), run)
+        assert run.history[0]["reweightings"] == 0
+        _, _, row = solve_reweighted(problem, FixedWeights(weights), ridge=0.3)
+        assert row["reweightings"] == 1
+
+    def test_weights_that_are_the_same_within_a_class_take_a_shorter_way_to_the_same(self):
+        """The right-hand side is then made of the sums of the classes' images."""
+        problem, labels = Problem(0), torch.arange(N) % 3
+        problem.labels, problem.targets = labels, problem.targets[labels.numpy()]
+        weights = torch.from_numpy(problem.weights)[labels]
+        regression, start = problem.build(), torch.zeros(D, A, dtype=torch.float64)
+        found = regression.solve(weights, Term(ridge=0.3), start, 1e-13)
+        assert close(found, problem.dense(regression, weights.numpy(), 0.3), 1e-9)
 
     def test_a_loss_without_weights_is_refused(self):
         loss = build("balanced-mse", n_classes=N, n_attributes=A)
