@@ -77,7 +77,7 @@ def minimise(
             batches = draw_batches(data, config.batch_size, config.shots, rng, n_batches)
             for batch in batches:
                 own = parallel.share(batch)
-                value = objective(data.features[own], data.labels[own])
+                value = objective(data.features.index_select(0, own), data.labels.index_select(0, own))
                 total += descend(parallel.weight(own, batch) * value, optimizer)
             run.log(loss=parallel.mean(total) / len(batches))
             if scheduler:

@@ -46,10 +46,10 @@ def bilinear(n_features: int, n_attributes: int, rng: torch.Generator) -> torch.
     """(n_features, n_attributes) W, without a bias as published, and almost 0 at first.
 
     What a larger random start adds to the scores stays in directions that no violated margin corrects: it is noise on
-    images of unseen classes.
+    images of unseen classes. It is contiguous, without which the fused optimiser copies everything at each step.
     """
     layer = linear(n_features, n_attributes, rng, std=0.01 * n_features**-0.5)
-    return torch.nn.Parameter(layer.weight.detach().T)
+    return torch.nn.Parameter(layer.weight.detach().T.contiguous())
 
 
 def violations(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
