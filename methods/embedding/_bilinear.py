@@ -25,13 +25,17 @@ class Bilinear(Method):
     def ranking(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The scalar ranking loss of (B, n_seen) compatibilities, whose true classes are ``labels`` (B,)."""
 
+    def ranking_of(self, predicted: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
+        """The same of the (B, A) predicted attributes x^T W and those of the seen classes (n_seen, A)."""
+        return self.ranking(predicted @ seen.T, labels)
+
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         self.attributes = data.attributes
         seen = data.attributes[: data.n_seen]
 
         def objective(x: Tensor, y: Tensor) -> Tensor:
             predicted = x @ self.weight
-            return self.ranking(predicted @ seen.T, y) + slot(predicted, y)
+            return self.ranking_of(predicted, seen, y) + slot(predicted, y)
 
         minimise(self, objective, data, slot, run)
 

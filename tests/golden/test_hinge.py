@@ -85,3 +85,37 @@ def test_without_violators_the_gradient_is_zero(kind: Kind):
 @pytest.mark.parametrize("weight", [None, 0.0, 2.5])
 def test_one_step_of_training(kind: Kind, slow: Slow, margin: float, weight: float | None):
     check_first_step(kind, partial(slow_objective, slow), weight, margin=margin)
+
+
+def standard(row: list[float]) -> list[float]:
+    mean = sum(row) / len(row)
+    deviation = (sum((value - mean) ** 2 for value in row) / len(row)) ** 0.5
+    return [(value - mean) / (deviation or 1.0) for value in row]
+
+
+def slow_standardised(method: Any, data: TrainData, weight: float | None) -> float:
+    """The violator is looked for in standard units; what is lowered is its raw score against the true class's."""
+    columns, seen = method.weight.T.tolist(), data.attributes[: data.n_seen].tolist()
+    predicted = [[dot(x, column) for column in columns] for x in data.features.tolist()]
+    value = 0.0
+    for row, y in zip(predicted, data.labels.tolist(), strict=True):
+        scores = [dot(standard(row), a) for a in seen]
+        violator = max(range(len(seen)), key=lambda c: method.config.margin * (c != y) + scores[c])
+        value += (dot(row, seen[violator]) - dot(row, seen[y])) / len(predicted)
+    return value if weight is None else value + weight * slow_class_loss(predicted, data)
+
+
+@pytest.mark.parametrize("weight", [None, 2.5])
+@pytest.mark.parametrize("margin", [0.1, 1.0])
+def test_one_step_with_the_violator_in_standard_units(weight: float | None, margin: float):
+    check_first_step(SJE, slow_standardised, weight, margin=margin, standardise=True)
+
+
+def test_in_standard_units_a_constant_prediction_and_a_margin_that_is_kept_cost_nothing():
+    seen = torch.eye(3, dtype=torch.float64)
+    method = SJE(Meta(1, 3, 3, 0), SJE.Config(margin=0.5, standardise=True), seeded(0))
+    constant = torch.full((1, 3), 7.0, dtype=torch.float64)  # scores of 0 in standard units: the margin is violated
+    assert method.ranking_of(constant, seen, torch.tensor([0])) == 0
+    kept = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert method.ranking_of(kept, seen, torch.tensor([0])) == 0
+    assert method.ranking_of(kept, seen, torch.tensor([1])) == 1  # its raw score, not the violation of 0.5 + 2.12

@@ -150,11 +150,14 @@ def cosine(a: Floats, b: Floats) -> float:
     return float(sum(p * q for p, q in zip(a, b, strict=True)) / np.sqrt(sum(p * p for p in a) * sum(q * q for q in b)))
 
 
+@pytest.mark.parametrize("unit_rows", [False, True])
 @pytest.mark.parametrize("direction", ["features-to-semantics", "semantics-to-features"])
-def test_scores_are_cosines(direction: str):
+def test_scores_are_cosines(direction: str, unit_rows: bool):
     data = make_float64()
-    method = fit(data, None, 1.0, 1.0, direction=direction)
+    method = fit(data, None, 1.0, 1.0, direction=direction, unit_rows=unit_rows)
     x, classes, v = data.features[:7], torch.tensor([7, 0, 3]), method.weight.numpy()
+    if unit_rows:
+        v = np.stack([column / np.sqrt(sum(p * p for p in column)) for column in v.T], axis=1)
     found = method.scores(x, classes)
     assert found.shape == (7, 3)
     for i, image in enumerate(x.numpy()):
