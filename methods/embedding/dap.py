@@ -45,6 +45,24 @@ class DAP(Method):
     exactly where W is constant, otherwise with W from the last residuals until the weights stay. A loss with
     ``normalize`` takes its weights from normalised predictions. There is no other term to weigh the regression against:
     ``regression_weight`` plays no role.
+
+    Ours against a release (chcorbi/AttributeBasedTransferLearning, after the authors' code for AWA; that for other data
+    sets was not found):
+
+    =================  ==========================================  =====================================================
+    item               release                                     ours (option), effect where measured
+    =================  ==========================================  =====================================================
+    classifiers        support vector machines (C = 10) or         ridge regression, ridge chosen by validation; not
+                       logistic regression                         measured
+    probabilities      Platt, on data that overlap the training    Platt, on the training images
+                       images
+    attributes         the binary matrix of AWA                    continuous ones above their mean over the seen
+                                                                   classes; not measured
+    prior              share of the classes trained on; 0 and 1    the same
+                       become 0.5
+    product            of probabilities in floating point          sum of logarithms; the same without underflow
+    regression         none                                        the slot in place of the classifiers
+    =================  ==========================================  =====================================================
     """
 
     class Config(MethodConfig):

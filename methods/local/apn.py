@@ -36,6 +36,31 @@ class APN(LocalMethod):
     left out, as data sets do not have such groups, and the compactness is of all attributes; Adam keeps its state over
     epochs and its usual momentum. With cached features g and l share no parameter, and the local part teaches g
     nothing; it does when a backbone is trained.
+
+    Ours against the release (wenjiaXu/APN-ZSL); no effect was measured:
+
+    =================  ==========================================  =====================================================
+    item               release                                     ours (option), effect where measured
+    =================  ==========================================  =====================================================
+    backbone           ResNet-101 that was fine-tuned on seen      stored regions, or ``backbone``, whose statistics
+                       classes, trained on at 224 px; statistics   stay
+                       of batch normalisation follow
+    cross-entropy      of a softmax of a softmax                   of one softmax
+    groups             a penalty on the norms of body parts'       none: data sets have no groups
+                       prototypes
+    compactness        within groups alone, summed over the batch  of all attributes, mean over the batch
+                                                                   (``compactness_weight``)
+    steps              Adam, beta1 0.5, made anew each epoch,      AdamW, beta1 0.9, kept; ``decay_every``, ``decay``
+                       times 0.8 every 10 epochs
+    pooling            max for CUB, else mean                      the same (``pooling``)
+    start              2e-4 times uniform in [0, 1)                the same
+    scores             softmax of g, less a fixed gamma for seen   g itself; gamma chosen on validation
+                       classes
+    accuracy           a mean over images for AWA2, over classes   over classes
+                       else
+    selection          the best epochs on the test classes         AUSUC on validation
+    regression         mean squared error, twice                   the slot, twice; ``none`` as released
+    =================  ==========================================  =====================================================
     """
 
     vectors_are = "unused"

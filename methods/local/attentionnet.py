@@ -35,6 +35,30 @@ class AttentionNet(LocalMethod):
     ``remse``. The attention's logits are not divided by the root of its width, as in the authors' code, whose unused
     layers are left out. As all is linear but the softmax, a region's contribution to v_j is computed before the sum
     over regions instead of z_j itself.
+
+    Ours against the release (FouriYe/ReZSL-TIP23); no effect was measured:
+
+    =================  ==========================================  =====================================================
+    item               release                                     ours (option), effect where measured
+    =================  ==========================================  =====================================================
+    backbone           ResNet-101 or ViT fine-tuned at 448 px      stored regions, or ``backbone`` (``images512``)
+    key                with a bias, which adds the same to all     without; the same attention
+                       regions
+    width, hidden      1024 (AWA2: 300), 0 (AWA2: 4096)            the same (``attention_width``, ``hidden``)
+    unused layers      a sigmoid, two matrices for 85 attributes   none
+    steps              SGD, momentum 0.9, times 0.1 or 0.5 every   SGD, momentum 0.9; ``decay_every``, on time, times
+                       10 epochs from one epoch early              0.1 (``decay``)
+    batches            300 episodes of 16 classes and 2 images,    the same where ``episodes`` is 300, else all images
+                       30 epochs                                   once
+    lambda, scale      0.25, 0.1, 1 and 20, 25, 20 (CUB, SUN,      the same
+                       AWA2)
+    semantics          ``original_att``, made unit norm in both    ``att``, the same after that
+                       losses
+    gamma              the best on the test images                 chosen on validation
+    selection          T1, H and AUSUC each at its best epoch on   AUSUC on validation
+                       the test images
+    regression         ReMSE                                       the slot; ``none`` is without
+    =================  ==========================================  =====================================================
     """
 
     vectors_are = "fixed"
