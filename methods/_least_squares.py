@@ -196,16 +196,22 @@ class AttributeRegression:
     def _right(self, weights: Tensor, term: Term) -> Tensor:
         """(D, A) the right-hand side of the normal equations."""
         wanted, of_class = self.targets - self._offset, weights[self._first]
-        if torch.equal(weights, of_class[self._class]):
+        if _constant(weights):
+            projected = weights[0, 0] * self._projected
+        elif torch.equal(weights, of_class[self._class]):
             projected = self.to_basis(self._sums.T @ (of_class * wanted[self._first]))
         else:
             projected = self._back_project(weights * wanted)
         return self._within_reach(term.linear + projected, weights, term)
 
     def _residual(self, weights: Tensor, term: Term, solution: Tensor, predicted: Tensor) -> Tensor:
-        """(D, A) what the normal equations of a ``solution`` leave, whose predictions are known: one product of two."""
-        own = weights.mean() * term.ridge + term.diagonal
-        residual = term.linear - own * solution + self._back_project(weights * (self.targets - predicted))
+        """(D, A) what the normal equations of a ``solution`` leave, whose predictions are known."""
+        if _constant(weights):
+            values, right = self._diagonal_equations(float(weights[0, 0]), term)
+            residual = right - values * solution
+        else:
+            own = weights.mean() * term.ridge + term.diagonal
+            residual = term.linear - own * solution + self._back_project(weights * (self.targets - predicted))
         return self._within_reach(residual, weights, term)
 
     def _within_reach(self, equations: Tensor, weights: Tensor, term: Term) -> Tensor:
