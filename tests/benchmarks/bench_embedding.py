@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.api import Meta
+from benchmark.api import Meta, Slot
+from benchmark.engine.runs import RefitRun
 from benchmark.registries import METHODS
+from benchmark.toolkit import build_optimizer, descend
 from losses import build
 from methods._least_squares import AttributeRegression, Term
 
@@ -72,13 +74,54 @@ def test_ranking_losses(name: str) -> None:
     )
 
 
-def test_weighted_closed_form() -> None:
-    """Conjugate gradients against a Cholesky factor for each semantic, with ReMSE's weights, at AWA's size."""
+def regression_data() -> tuple[Tensor, Tensor, Tensor]:
+    """Features, classes' attributes and labels of AWA's size, in float64."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(40, (4000,), generator=rng)
-    targets = torch.nn.functional.normalize(torch.rand(40, 85, generator=rng, dtype=torch.float64))[labels]
-    x = targets @ torch.randn(85, 512, generator=rng, dtype=torch.float64)
-    x = x + torch.randn(x.shape, generator=rng, dtype=torch.float64)
+    attributes = torch.nn.functional.normalize(torch.rand(40, 85, generator=rng, dtype=torch.float64))
+    x = attributes[labels] @ torch.randn(85, 512, generator=rng, dtype=torch.float64)
+    return x + torch.randn(x.shape, generator=rng, dtype=torch.float64), attributes, labels
+
+
+def test_reweighting_in_float32() -> None:
+    """The iterations in the precision of images against float64, and the products of one residual beside them."""
+    x, attributes, labels = regression_data()
+    slot = Slot(attributes, build("remse", n_classes=40, n_attributes=85))
+    run, term = RefitRun(torch.device("cpu"), 0, "benchmark", 1), Term(ridge=RIDGE)
+    narrow, wide = (
+        AttributeRegression(x, attributes[labels], labels, precision=precision)
+        for precision in (torch.float32, torch.float64)
+    )
+    ours, plain = (problem.solve_reweighted(1.0, term, slot, run) for problem in (narrow, wide))
+    assert (ours - plain).norm() < 1e-4 * plain.norm()
+    compare(
+        "re-weighting in float32",
+        lambda: narrow.solve_reweighted(1.0, term, slot, run),
+        lambda: wide.solve_reweighted(1.0, term, slot, run),
+        5,
+    )
+    single, solution = x.float(), ours.float()
+    print(f"{'':28} {milliseconds(lambda: single.T @ (single @ solution), 5):9.2f} ms, its two products once")
+
+
+def test_a_ranking_step() -> None:
+    """A step of ALE and the two large products that it cannot do without, at CUB's size with 1,280 features."""
+    rng = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(BATCH, 1280, generator=rng), torch.randint(N_SEEN, (BATCH,), generator=rng)
+    seen = torch.nn.functional.normalize(torch.rand(N_SEEN, 312, generator=rng))
+    entry = METHODS["ale"]
+    method: Any = entry.obj(Meta(1280, 312, N_SEEN, 0), entry.obj.Config(), rng)
+    optimiser = build_optimizer(method.config, [{"params": [method.weight]}])
+    weight, gradient = method.weight.detach().clone(), torch.randn(BATCH, 312, generator=rng)
+    step = milliseconds(lambda: descend(method.ranking_of(x @ method.weight, seen, labels), optimiser), 50)
+    products = milliseconds(lambda: (x @ weight, x.T @ gradient), 50)
+    print(f"{'ale, a step':28} {step:9.2f} ms, of which two products {products:9.2f} ms")
+
+
+def test_weighted_closed_form() -> None:
+    """Conjugate gradients against a Cholesky factor for each semantic, with ReMSE's weights, at AWA's size."""
+    x, attributes, labels = regression_data()
+    targets = attributes[labels]
     problem = AttributeRegression(x, targets, labels)
     exact = problem.solve_exactly(1.0, Term(ridge=RIDGE))
     weights = build("remse", n_classes=40, n_attributes=85).weights(problem.predict(exact), targets, labels)
