@@ -36,6 +36,8 @@ from benchmark.errors import InputError
 
 T = TypeVar("T")
 FeatureKind = Literal["global", "local", "images"]
+#: What selects epochs, candidates and hyper-parameters: the area under the curve, or H without calibration.
+Criterion = Literal["AUSUC", "H"]
 
 
 def feature_kind(features: Tensor | npt.NDArray[Any]) -> FeatureKind:
@@ -334,6 +336,9 @@ class Method(nn.Module, ABC):
     needs_loss: ClassVar[bool] = False
     #: Its semantics come from a part that the slot alone trains: without a loss the engine does not ask for them.
     semantics_need_loss: ClassVar[bool] = False
+    #: What its epochs, candidates and hyper-parameters are selected by. The default is blind to a setting that merely
+    #: moves along the seen-unseen curve: a method that has one chooses H, without calibration.
+    criterion: ClassVar[Criterion] = "AUSUC"
 
     def __init__(self, meta: Meta, config: MethodConfig, rng: torch.Generator) -> None:  # noqa: ARG002
         super().__init__()

@@ -13,6 +13,8 @@ from benchmark.cli import TUNED, add_grid_options, check_grid, grid
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:
+    from benchmark.api import Criterion
+    from benchmark.engine.plan import Cell
     from benchmark.engine.tuned import Tuned
 
 EXAMPLES = """examples:
@@ -34,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.search",
         description="Search the settings of each method, loss and data set in the ranges of the method's YAML. The "
-        "value of a trial is the AUSUC on validation classes and images; test images are never loaded.",
+        "value of a trial is the AUSUC (H where the method says so) on validation classes and images; test images are "
+        "never loaded.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -68,7 +71,6 @@ def _search(arguments: argparse.Namespace) -> int:
     from benchmark.boards.text import aligned
     from benchmark.boards.wording import NONE
     from benchmark.engine.launch import prepare_process
-    from benchmark.engine.runs import CRITERION
     from benchmark.engine.search import EveryTrialFailed, search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -86,8 +88,19 @@ def _search(arguments: argparse.Namespace) -> int:
                 failed, outcome = True, [NONE, NONE, f"failed: {error}"]
             lines.append([spec.method_label, spec.loss_label, spec.dataset, *outcome])
     print(aligned(["method", "loss", "data set", "default", "best", "settings"], lines, left=(0, 1, 2, 5)))
-    print(f"{CRITERION} on validation, in percent; settings in {arguments.tuned}")
+    print(f"{_criteria(cells)} on validation, in percent; settings in {arguments.tuned}")
     return int(failed)
+
+
+def _criteria(cells: Sequence[Cell]) -> str:
+    """What the figures are: ``AUSUC``, ``H``, or ``AUSUC (H of mine)`` where the methods differ."""
+    from benchmark.registries import METHODS
+
+    methods: dict[Criterion, list[str]] = {}
+    for name in dict.fromkeys(cell.spec.method for cell in cells):
+        methods.setdefault(METHODS[name].obj.criterion, []).append(name)
+    first, *others = sorted(methods)
+    return first + "".join(f" ({other} of {', '.join(methods[other])})" for other in others)
 
 
 def _outcome(found: Tuned) -> list[str]:

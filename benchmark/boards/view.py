@@ -131,9 +131,12 @@ def family_of(row: Row) -> str:
 
 
 def title_of(row: Row) -> str:
-    """The row's method as plain text: ``ALE (2016)``, or the name of a plugin."""
+    """The row's method as plain text: ``ALE (2016)``, or the name of a plugin; and what selected it, if not AUSUC."""
     entry = entry_of(row)
-    return f"{entry.title} ({entry.year})" if entry else row.spec.method
+    year = [str(entry.year)] if entry else []
+    criteria = {run.selection.criterion for run in row.runs if run.selection} - {"AUSUC"}
+    said = "; ".join([*year, *(f"selected by {name}" for name in sorted(criteria))])
+    return (entry.title if entry else row.spec.method) + (f" ({said})" if said else "")
 
 
 def marks_of(row: Row) -> str:

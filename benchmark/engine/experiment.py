@@ -29,7 +29,7 @@ from benchmark.engine.protocol import (
     validation_stage,
 )
 from benchmark.engine.provenance import describe
-from benchmark.engine.runs import CRITERION, RefitRun, SelectionRun
+from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.errors import InputError, one_line
 from benchmark.files import without_paths
 from benchmark.registries import LOSSES, METHODS
@@ -285,7 +285,7 @@ def _selection(run: SelectionRun, on: Literal["validation", "test"]) -> Selectio
         raise RuntimeError("fit ended without one epoch or candidate: it must loop over run.epochs or run.candidates")
     return Selection(
         on=on,
-        criterion=CRITERION,
+        criterion=run.criterion,
         value=run.value,
         choice=run.choice,
         gamma=run.curve.best_gamma(),

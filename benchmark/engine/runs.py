@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark import parallel
-from benchmark.api import Method, Run, derive_seed
+from benchmark.api import Criterion, Method, Run, derive_seed
 from benchmark.engine.evaluate import curve
 from benchmark.engine.protocol import HeldOut
 from benchmark.measures.metrics import Curve
@@ -21,8 +21,13 @@ from benchmark.measures.metrics import Curve
 T = TypeVar("T")
 State = dict[str, Tensor]
 
-#: What selects epochs, candidates and hyper-parameters: it needs no gamma and sees both seen and unseen classes.
-CRITERION = "AUSUC"
+#: What a method is selected by unless it says otherwise: it needs no gamma and sees both seen and unseen classes.
+CRITERION: Criterion = Method.criterion
+#: Criterion -> its value in percent, read off the seen-unseen curve of held-out images.
+CRITERIA: dict[Criterion, Callable[[Curve], float]] = {
+    "AUSUC": lambda found: found.ausuc,
+    "H": lambda found: found.at(0.0).harmonic,
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class SelectionRun(_Run):
     """Scores the method on held-out images after each choice and keeps the best state.
 
     Attributes:
+        criterion: what the method is selected by, as its class says.
         choice: how many options were gone through up to the best one; a ``RefitRun`` repeats it.
         value: the criterion of the best state, in percent.
         curve: its seen-unseen curve, from which gamma is chosen.
@@ -106,13 +112,14 @@ class SelectionRun(_Run):
     def __init__(self, device: torch.device, seed: int, title: str, held_out: HeldOut) -> None:
         super().__init__(device, seed, title)
         self._held_out = held_out
+        self.criterion = CRITERION
         self.choice = 0
         self.value = -math.inf
         self.curve: Curve | None = None
         self._state: State = {}
 
     def _iterate(self, method: Method, loop: _Loop[T]) -> Iterator[T]:
-        worse = 0
+        self.criterion, worse = method.criterion, 0
         with self._bar(len(loop.options), loop.kind) as bar:
             for number, option in enumerate(loop.options, 1):
                 yield option
@@ -122,12 +129,12 @@ class SelectionRun(_Run):
                     continue
                 loop.ready()
                 found = curve(method, self._held_out)
-                row[f"held-out {CRITERION}"] = found.ausuc
+                row[f"held-out {self.criterion}"] = value = CRITERIA[self.criterion](found)
                 worse += 1
-                if found.ausuc > self.value:
-                    self.choice, self.value, self.curve, worse = number, found.ausuc, found, 0
+                if value > self.value:
+                    self.choice, self.value, self.curve, worse = number, value, found, 0
                     self._state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-                bar.set_postfix_str(f"best {CRITERION} {self.value:.1f}")
+                bar.set_postfix_str(f"best {self.criterion} {self.value:.1f}")
                 if worse >= loop.patience:
                     break
         method.load_state_dict(self._state)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from benchmark.api import Incompatible, derive_seed
+from benchmark.api import Criterion, Incompatible, derive_seed
 from benchmark.config import Range, load_file
 from benchmark.engine import tuned
 from benchmark.engine.experiment import validate_cell
 from benchmark.engine.plan import Cell
 from benchmark.engine.provenance import describe
-from benchmark.engine.runs import CRITERION
 from benchmark.engine.settings import with_layer
 from benchmark.engine.tuned import Trial, Tuned
 from benchmark.errors import InputError, one_line
@@ -61,7 +60,7 @@ def search(cell: Cell, n_trials: int, folder: Path, bar: tqdm[Any]) -> Tuned:
         found = _tuned(cell, trials)
         if found:
             tuned.save(file, found)
-            bar.set_postfix_str(f"{cell.title}: best {CRITERION} {found.value:.1f}")
+            bar.set_postfix_str(f"{cell.title}: best {_criterion(cell)} {found.value:.1f}")
         bar.update()
     if not found:
         raise EveryTrialFailed(trials[0].error)
@@ -75,11 +74,18 @@ def _stored(cell: Cell, file: Path) -> Tuned | None:
     problem = found.mismatch(spec)
     if not problem and found.overrides != spec.hparam_overrides:
         problem = f"--set {found.overrides} instead of {spec.hparam_overrides}"
+    if not problem and found.criterion != (criterion := f"{_criterion(cell)} on validation"):
+        problem = f"{found.criterion} instead of {criterion}"
     if not problem and found.seeds != list(cell.seeds):
         problem = f"seeds {found.seeds} instead of {list(cell.seeds)}"
     if problem:
         raise InputError(f"{file}: holds a search for {problem}; choose another --tuned folder or delete it")
     return found
+
+
+def _criterion(cell: Cell) -> Criterion:
+    """What the trials of ``cell`` are scored by."""
+    return METHODS[cell.spec.method].obj.criterion
 
 
 def _ranges(cell: Cell) -> dict[str, Range]:
@@ -161,7 +167,7 @@ def _tuned(cell: Cell, trials: Sequence[Trial]) -> Tuned | None:
         overrides=spec.hparam_overrides,
         hparams=trials[-number].hparams,
         value=value,
-        criterion=f"{CRITERION} on validation",
+        criterion=f"{_criterion(cell)} on validation",
         seeds=list(cell.seeds),
         trials=list(trials),
         provenance=describe(torch.device(cell.device), cell.sources()),

@@ -217,8 +217,9 @@ def _of_selection(result: Result, selection: Selection, evaluation: Evaluation) 
     refit = result.refit_history[-1] if result.refit_history else {}
     if strict and selection.choice not in (refit.get("epoch"), refit.get("candidate")):
         yield f"refit_history must end at the choice, {selection.choice}"
-    if not strict and abs(selection.value - evaluation.metrics.AUSUC) > _ROUNDING:
-        yield "AUSUC must be the selected value in the literature protocol"
+    tested = getattr(evaluation.metrics, selection.criterion, np.inf)
+    if not strict and abs(selection.value - tested) > _ROUNDING:
+        yield f"{selection.criterion} must be the selected value in the literature protocol"
 
 
 class _Context:
