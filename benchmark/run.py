@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 4 -m benchmark.run --method attentionnet --loss remse --dataset cub:features=images448 ...
   python -m benchmark.run --plugin my_method.py --method mine --loss mse --set lr=0.01 --dry-run
 """
+
+#: The most cells that a line names.
+NAMED = 6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -185,12 +189,36 @@ def _report(results: Sequence[Result], todo: Plan, out: Path) -> int:
             problems.setdefault(what, []).append(result.seed)
     for what, seeds in problems.items():
         print(f"{what} (seeds {', '.join(map(str, seeds))})", file=sys.stderr)
+    if ended := _at_the_last_epoch(results):
+        print(ended)
     count = {status: sum(r.status == status for r in results) for status in ("ok", "failed", "skipped")}
     print(
         f"{len(results)} runs: {count['ok']} ok ({len(todo.stored)} of them stored before), {count['failed']} failed, "
         f"{count['skipped']} skipped; boards in {out}"
     )
     return 1 if count["failed"] else 0
+
+
+def _at_the_last_epoch(results: Sequence[Result]) -> str:
+    """A line about the runs that chose the last epoch they were allowed; empty where none did.
+
+    Closed forms choose among candidates, of which the last is as good as any other.
+    """
+    by_epoch = [result for result in results if result.selection and "epoch" in (result.selection.history or [{}])[-1]]
+    cells = Counter(
+        f"{result.spec.method_label}+{result.spec.loss_label} {result.spec.dataset}"
+        for result in by_epoch
+        if result.selection and result.selection.choice == result.spec.hparams.get("epochs")
+    )
+    if not cells:
+        return ""
+    named = [f"{cell}: {count}" for cell, count in cells.most_common(NAMED)]
+    if len(cells) > NAMED:
+        named.append(f"and {len(cells) - NAMED} more")
+    return (
+        f"{cells.total()} of {len(by_epoch)} runs chose the last epoch that they were allowed ({', '.join(named)}): "
+        "more epochs may help, --set epochs=N"
+    )
 
 
 def _print_plan(todo: Plan) -> None:
