@@ -385,7 +385,7 @@ class Split:
     Attributes:
         features: (N, D) of any kind; may be memory-mapped.
         labels: (N,) int64, the class of each image, in 0..C-1.
-        attributes: (C, A) float32 class semantics.
+        attributes: (C, A) float32 class semantics; those of classes without images play no role.
         class_names: C names.
         trainval: indices of the images of seen classes to train and validate on.
         test_seen: indices of the test images of seen classes.
@@ -426,8 +426,9 @@ class Split:
             where: the file that is to blame, for the message.
 
         Raises:
-            InputError: shapes disagree, a label or index is out of range, an attribute is not finite, parts overlap, a
-                seen class is tested as unseen, or validation classes are not seen classes.
+            InputError: shapes disagree, a label or index is out of range, parts overlap, a seen class is tested as
+                unseen, a class with images is not described by finite attributes, or validation classes are not seen
+                classes.
         """
         for name, problem in self._problems():
             raise InputError(f"{where}: {name} {problem}")
@@ -438,8 +439,6 @@ class Split:
             yield "labels", f"must be one for each of the {n} images, got shape {self.labels.shape} instead"
         if len(self.class_names) != c:
             yield "allclasses_names", f"must name the {c} classes of att, got {len(self.class_names)} names instead"
-        if not np.isfinite(self.attributes).all():
-            yield "att", "must be finite, got NaN or infinity instead"
         if (vectors := self.attribute_vectors) is not None:
             if vectors.ndim != 2 or len(vectors) != self.attributes.shape[1]:
                 got = f"got shape {vectors.shape} instead"
@@ -467,6 +466,12 @@ class Split:
             yield "trainval_loc", f"must hold seen classes only, got {both} classes of test_unseen_loc instead"
         if strange := len(np.setdiff1d(self.labels[self.test_seen], self.seen)):
             yield "test_seen_loc", f"must hold seen classes only, got {strange} classes that trainval_loc lacks instead"
+        described = self.attributes[used := np.union1d(self.seen, self.unseen)]
+        if not (finite := np.isfinite(described).all(axis=1)).all():
+            yield "att", f"must be finite, got NaN or infinity for class {used[finite.argmin()] + 1} instead"
+        if not (told := described.any(axis=1)).all():
+            got = f"got only zeros for class {used[told.argmin()] + 1} instead"
+            yield "att", f"must describe every class with images, {got}"
         if self.validation_classes is not None:
             if strange := len(np.setdiff1d(self.validation_classes, self.seen)):
                 yield "validation classes", f"must be seen classes, got {strange} others instead"

@@ -2,7 +2,7 @@
 
 A data set is a folder ``<data root>/<NAME>`` with
 
-- ``<features>.mat``: ``labels`` (N, 1) from 1, and ``features`` (D, N); the official one is ``res101.mat``;
+- ``<features>.mat``: ``labels`` (N, 1) or (1, N) from 1, and ``features`` (D, N); the official one is ``res101.mat``;
 - ``<features>.npy``, if ``features`` is not in that file: local features (N, h, w, D) float16 or images (N, H, W, 3)
   uint8, in the order of ``labels``; it is memory-mapped as it is;
 - ``att_splits.mat``: ``att`` and ``original_att`` (A, C), ``allclasses_names`` (C, 1), and the Proposed Split as image
@@ -11,6 +11,9 @@ A data set is a folder ``<data root>/<NAME>`` with
 - ``valclasses1.txt``, where there is one: the validation classes, one a line;
 - ``attribute_vectors.mat``, where there is one: ``vectors`` (V, A), of the attributes' names; it is read with local
   features and images only.
+
+Classes of ``att`` that no image of the split belongs to are left out, whatever their column holds. Files of MATLAB's
+v7.3 are read where h5py is installed.
 
 ``train_loc`` and ``val_loc`` are never read: in circulated copies they hold the images of ``test_seen_loc`` too.
 """
@@ -290,7 +293,7 @@ def _global(file: Path, n: int) -> cache.Matrix:
     if shape is None:
         raise matfiles.missing(file, "features", f", and there is no {file.with_suffix('.npy').name} beside it")
     if len(shape) != 2 or shape[0] == 0 or shape[1] != n:
-        hint = ": it is transposed" if shape[0] == n else ""
+        hint = ": it is transposed" if shape[:1] == (n,) else ""
         got = f"got shape {shape} for {n} labels instead{hint}"
         raise InputError(f"{file}: features must be D x N with a column for each label, {got}")
     key = _sha256(file)
@@ -332,14 +335,7 @@ def _attributes(values: npt.NDArray[Any], where: str, clamp: bool) -> npt.NDArra
         raise InputError(f"{where} must be attributes x classes, got shape {values.shape} instead")
     with np.errstate(over="ignore"):
         attributes = np.ascontiguousarray(values.T, dtype=np.float32)
-    if not np.isfinite(attributes).all():
-        raise InputError(f"{where} must be finite, got NaN or infinity instead")
-    if clamp:
-        attributes = np.maximum(attributes, 0)
-    if not attributes.any(axis=1).all():
-        number = attributes.any(axis=1).argmin() + 1
-        raise InputError(f"{where} must describe every class, got only zeros for class {number} instead")
-    return attributes
+    return np.maximum(attributes, 0) if clamp else attributes
 
 
 def _vectors(file: Path) -> npt.NDArray[np.float32]:

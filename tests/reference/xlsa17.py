@@ -67,6 +67,42 @@ def write(folder: Path, features: Variables | None, splits: Variables, **options
     scipy.io.savemat(folder / "att_splits.mat", splits, do_compression=True)
 
 
+def write_v73(file: Path, variables: Variables) -> None:
+    """Write ``variables`` as MATLAB's ``save -v7.3`` does: transposed, text as uint16 codes, cells as references."""
+    import h5py
+
+    def fill(dataset: Any, kind: str, empty: bool = False) -> None:
+        dataset.attrs["MATLAB_class"] = np.bytes_(kind)
+        if empty:
+            dataset.attrs["MATLAB_empty"] = np.uint8(1)
+
+    def put(group: Any, name: str, value: Any) -> Any:
+        array = np.atleast_2d(value)
+        if array.dtype.kind == "O":
+            cells = [put(handle.require_group("#refs#"), f"{name} {i}", cell).ref for i, cell in enumerate(array.flat)]
+            references = np.array(cells, dtype=h5py.ref_dtype).reshape(array.shape).T
+            dataset = group.create_dataset(name, data=references, dtype=h5py.ref_dtype)
+            fill(dataset, "cell")
+        elif array.dtype.kind == "U":
+            longest = max(map(len, array.flat))
+            codes = np.array([[ord(c) for c in text.ljust(longest)] for text in array.flat], dtype=np.uint16)
+            dataset = group.create_dataset(name, data=codes.reshape(array.size, longest).T)
+            fill(dataset, "char")
+        elif 0 in array.shape:
+            dataset = group.create_dataset(name, data=np.array(array.shape, dtype=np.uint64))
+            fill(dataset, "double", empty=True)
+        else:
+            dataset = group.create_dataset(name, data=array.T)
+            fill(dataset, {"float64": "double", "float32": "single"}.get(array.dtype.name, array.dtype.name))
+        return dataset
+
+    with h5py.File(file, "w", userblock_size=512) as handle:
+        for name, value in variables.items():
+            put(handle, name, value)
+    with file.open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+
+
 def toy(root: Path, **options: Any) -> Xlsa17:
     return Xlsa17("toy", Xlsa17.Config(**options), root)
 
