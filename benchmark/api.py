@@ -38,6 +38,8 @@ T = TypeVar("T")
 FeatureKind = Literal["global", "local", "images"]
 #: What selects epochs, candidates and hyper-parameters: the area under the curve, or H without calibration.
 Criterion = Literal["AUSUC", "H"]
+#: The largest feature or attribute: products of two larger ones are soon beyond float32.
+LARGEST = 1e15
 
 
 def feature_kind(features: Tensor | npt.NDArray[Any]) -> FeatureKind:
@@ -419,6 +421,11 @@ class Split:
         """The unseen classes, ascending: those of ``test_unseen``."""
         return np.unique(self.labels[self.test_unseen])
 
+    @property
+    def classes(self) -> npt.NDArray[np.int64]:
+        """The seen and unseen classes, ascending: what the split has images of."""
+        return np.union1d(self.seen, self.unseen)
+
     def check(self, where: str = "split") -> None:
         """Assert what every later step relies on.
 
@@ -466,11 +473,12 @@ class Split:
             yield "trainval_loc", f"must hold seen classes only, got {both} classes of test_unseen_loc instead"
         if strange := len(np.setdiff1d(self.labels[self.test_seen], self.seen)):
             yield "test_seen_loc", f"must hold seen classes only, got {strange} classes that trainval_loc lacks instead"
-        described = self.attributes[used := np.union1d(self.seen, self.unseen)]
-        if not (finite := np.isfinite(described).all(axis=1)).all():
-            yield "att", f"must be finite, got NaN or infinity for class {used[finite.argmin()] + 1} instead"
+        described = self.attributes[self.classes]
+        if not (sound := np.abs(described) <= LARGEST).all():
+            got = f"got {described[~sound][0]} for class {self.classes[sound.all(axis=1).argmin()] + 1} instead"
+            yield "att", f"must be finite and within ±{LARGEST:.0e}, {got}"
         if not (told := described.any(axis=1)).all():
-            got = f"got only zeros for class {used[told.argmin()] + 1} instead"
+            got = f"got only zeros for class {self.classes[told.argmin()] + 1} instead"
             yield "att", f"must describe every class with images, {got}"
         if self.validation_classes is not None:
             if strange := len(np.setdiff1d(self.validation_classes, self.seen)):

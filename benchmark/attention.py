@@ -85,7 +85,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     maps = {cell.title: _maps(cell, split, images) for cell in cells}
     for place, image in enumerate(images):
         label = int(split.labels[image])
-        attributes = fixed or distinctive(split.attributes, label, 5)
+        attributes = fixed or distinctive(split, label, 5)
         titles = [f"{names[a]}\nlabel value {split.attributes[label, a]:.2f}" for a in attributes]
         rows = {title: found[place, attributes] for title, found in maps.items()}
         file = arguments.out / f"{cells[0].spec.dataset}-{image + 1}.png"

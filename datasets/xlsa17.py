@@ -309,10 +309,10 @@ def _convert(file: Path, key: str) -> cache.Matrix:
     matrix = _numeric(matfiles.load(file, "features")["features"], f"{file}: features")
     if _sha256(file) != key:
         raise InputError(f"{file}: changed while it was read; try again")
-    bad = np.concatenate([np.count_nonzero(~np.isfinite(rows), axis=1) for rows in _rows(matrix)])
+    bad = np.concatenate([np.count_nonzero(~(np.abs(rows) <= api.LARGEST), axis=1) for rows in _rows(matrix)])
     if bad.any():
-        got = f"got {bad.sum()} NaN or infinite values instead, the first in image {(bad > 0).argmax() + 1}"
-        raise InputError(f"{file}: features must be finite, {got}")
+        got = f"got {bad.sum()} other values instead, the first in image {(bad > 0).argmax() + 1}"
+        raise InputError(f"{file}: features must be finite and within ±{api.LARGEST:.0e}, {got}")
     try:
         return cache.store(key, matrix.T.shape, _rows(matrix))
     except OSError as error:

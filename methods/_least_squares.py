@@ -171,7 +171,9 @@ class AttributeRegression:
             predicted = self.predict(solution)
             own = weight * slot.element_weights(predicted, self.labels)
             residual = self._residual(own, term, solution, predicted)
-            share = float(residual.norm() / self._right(own, term).norm())
+            # The norm at 0 is 0 where all features are: then 0 is the solution.
+            norm = self._right(own, term).norm().clamp(min=torch.finfo(residual.dtype).tiny)
+            share = float(residual.norm() / norm)
             goal = max(goal, REWEIGHTING_TOLERANCE * share) if rounds == 0 else goal
             if share <= goal or rounds == REWEIGHTINGS:
                 break

@@ -73,13 +73,14 @@ def validation_stage(split: Split, name: str) -> Stage:
         InputError: there are too few seen classes to validate on.
     """
     rng = np.random.default_rng(derive_seed("validation", name))
-    unseen = _validation_classes(split, rng)
+    unseen = _validation_classes(split, name, rng)
     seen = np.setdiff1d(split.seen, unseen)
     labels = split.labels[split.trainval]
     rest = split.trainval[np.isin(labels, seen)]
     held_out = _hold_out(split.labels, rest, rng)
     if not len(held_out):
-        raise InputError(f"{name}: validation needs a class with at least 2 training images, got none instead")
+        needed = "a class with at least 2 training images, one of which is held out"
+        raise InputError(f"{name}: validation needs {needed}, got none among {len(seen)} classes instead")
     return Stage(np.setdiff1d(rest, held_out), held_out, split.trainval[np.isin(labels, unseen)], seen, unseen)
 
 
@@ -140,12 +141,12 @@ def held_out(split: Split, stage: Stage, transform: Transform, device: torch.dev
     )
 
 
-def _validation_classes(split: Split, rng: np.random.Generator) -> Indices:
+def _validation_classes(split: Split, name: str, rng: np.random.Generator) -> Indices:
     if split.validation_classes is not None:
         return np.sort(split.validation_classes)
     n = min(len(split.unseen), len(split.seen) // 3)
     if n == 0:
-        raise InputError(f"validation needs at least 3 seen classes, got {len(split.seen)} instead")
+        raise InputError(f"{name}: validation needs at least 3 seen classes, got {len(split.seen)} instead")
     return np.sort(rng.choice(split.seen, n, replace=False))
 
 

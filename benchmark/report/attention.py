@@ -51,9 +51,10 @@ def draw(image: npt.NDArray[np.uint8], title: str, rows: Mapping[str, Maps], tit
         raise InputError(f"{file}: cannot be written: {error.strerror}") from error
 
 
-def distinctive(attributes: npt.NDArray[np.float32], label: int, n: int) -> list[int]:
-    """The ``n`` attributes whose value for class ``label`` is furthest above the mean of all classes."""
-    return [int(a) for a in np.argsort(attributes.mean(0) - attributes[label], kind="stable")[:n]]
+def distinctive(split: Split, label: int, n: int) -> list[int]:
+    """The ``n`` attributes whose value for class ``label`` is furthest above the mean of all classes with images."""
+    mean = split.attributes[split.classes].mean(0)
+    return [int(a) for a in np.argsort(mean - split.attributes[label], kind="stable")[:n]]
 
 
 def first_of_classes(split: Split, n: int) -> list[int]:

@@ -123,8 +123,15 @@ class TestValidationStage:
         assert len(others) > 1
 
     def test_too_few_classes_are_said_so(self):
-        with pytest.raises(InputError, match="at least 3 seen classes, got 2"):
+        with pytest.raises(InputError, match=r"^x: validation needs at least 3 seen classes, got 2 instead$"):
             validation_stage(make_split(n_seen=2), "x")
+
+    def test_two_images_a_class_are_enough_and_one_is_not(self):
+        stage = validation_stage(make_split(per_class=3), "x")
+        assert (len(stage.train), len(stage.held_out_seen), len(stage.held_out_unseen)) == (4, 4, 4)
+        needed = "a class with at least 2 training images, one of which is held out, got none among 4 classes instead"
+        with pytest.raises(InputError, match=f"^x: validation needs {needed}$"):
+            validation_stage(make_split(per_class=2), "x")
 
 
 class TestRandomPartition:

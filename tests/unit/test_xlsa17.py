@@ -298,9 +298,10 @@ FEATURE_FAULTS: dict[str, tuple[Callable[[Variables], Variables], str]] = {
     "sparse": (lambda v: {"features": scipy.sparse.csc_matrix(v["features"])}, "matrix of real numbers, got csc_"),
     "NaN": (
         lambda v: {"features": edited(edited(v["features"], (3, 11), np.nan), (slice(1, 3), 20), -np.inf)},
-        "features must be finite, got 3 NaN or infinite values instead, the first in image 12",
+        r"features must be finite and within ±1e\+15, got 3 other values instead, the first in image 12",
     ),
     "float32 overflow": (lambda v: {"features": edited(v["features"], (0, 0), 1e300)}, "first in image 1$"),
+    "too large for squares": (lambda v: {"features": edited(v["features"], (0, 6), -1e20)}, "1 other .* in image 7$"),
     "label 0": (lambda v: {"labels": edited(v["labels"], 0, 0)}, r"labels must be in 1\.\.6, got 0\.\.6 instead"),
     "label 7": (lambda v: {"labels": edited(v["labels"], 0, 7)}, r"labels must be in 1\.\.6, got 1\.\.7 instead"),
     "half label": (
@@ -331,11 +332,15 @@ SPLIT_FAULTS: dict[str, tuple[Callable[[Variables], Variables], str]] = {
     ),
     "att NaN": (
         lambda v: {"att": edited(v["att"], (0, 1), np.nan)},
-        "att must be finite, got NaN or infinity for class 2 instead$",
+        r"att must be finite and within ±1e\+15, got nan for class 2 instead$",
     ),
     "att too large": (
         lambda v: {"att": edited(v["att"], (0, 4), 1e300)},
-        "att must be finite, .* for class 5 instead$",
+        r"att must be finite and within ±1e\+15, got inf for class 5 instead$",
+    ),
+    "att too large for squares": (
+        lambda v: {"att": edited(v["att"], (2, 0), -1e16)},
+        r"att must be finite and within ±1e\+15, got -1.*e\+16 for class 1 instead$",
     ),
     "zero class": (
         lambda v: {"att": edited(v["att"], (slice(None), 3), 0)},
