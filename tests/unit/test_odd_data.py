@@ -21,6 +21,7 @@ from benchmark.engine.settings import make_spec
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS, METHODS
 from benchmark.report.attention import distinctive
+from benchmark.results.audit import Stored, audit
 from benchmark.results.record import Result
 from tests.reference.odd_data import ATTRIBUTES, TEST_SEEN, TRAINVAL, Odd, odd, odd_folders
 from tests.reference.toy import TINY
@@ -155,6 +156,14 @@ def test_what_tells_a_class_from_others_leaves_out_classes_without_images(value:
     mean = [whole.attributes[whole.classes, a].mean() for a in range(5)]
     expected = max(range(5), key=lambda a: float(whole.attributes[label, a] - mean[a]))
     assert distinctive(split, label, 1) == [expected]
+
+
+@pytest.mark.parametrize("method", TRIED)
+def test_a_result_of_a_single_attribute_is_sound(method: str, tmp_path: Path) -> None:
+    """Between unit vectors of one dimension there is no error but rounding, which its encoding does not keep."""
+    odd(10, d=1, a=1).put(tmp_path / "TOY")
+    result = run(tmp_path, method, "mse")
+    assert not [line for line in audit([Stored(Path("x.json"), result)]) if "imbalance" in line]
 
 
 def undescribed() -> Odd:
