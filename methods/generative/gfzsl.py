@@ -19,6 +19,9 @@ Ridge = Annotated[float, Field(gt=0)]
 #: The smallest residual variance of a semantic, as a share of their mean: one that hardly varies over the seen classes
 #: would otherwise rule out every unseen class where it differs.
 RESIDUAL_FLOOR = 0.1
+#: A predicted log-variance that is further from 0 is cut: far from the seen classes, as in percentages, it may be such
+#: that neither the variance nor its inverse is a float32.
+LOG_VARIANCE_LIMIT = 40.0
 
 
 @METHODS.register(
@@ -128,7 +131,8 @@ class _GaussianPrediction:
     def __call__(self, mean_ridge: float, variance_ridge: float) -> tuple[Tensor, Tensor]:
         means = torch.cat([self._means, self._predict(self._means, mean_ridge)])
         log_variances = self._predict(self._variances.log(), variance_ridge)
-        return means, torch.cat([self._variances, log_variances.exp()])
+        predicted = log_variances.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).exp()
+        return means, torch.cat([self._variances, predicted])
 
     def _predict(self, of_seen: Tensor, ridge: float) -> Tensor:
         """Kernel ridge regression of (n_seen, D) values to unseen classes."""

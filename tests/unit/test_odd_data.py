@@ -158,6 +158,15 @@ def test_what_tells_a_class_from_others_leaves_out_classes_without_images(value:
     assert distinctive(split, label, 1) == [expected]
 
 
+@pytest.mark.parametrize("loss", ["none", "mse"])
+def test_variances_that_are_predicted_far_from_the_seen_classes(loss: str, tmp_path: Path) -> None:
+    """Of percentages the kernel is large, and log-variances that it extrapolates were beyond float32."""
+    data = odd(11, seen=4, unseen=1, d=2, a=2)
+    data = replace(data, features=1e4 * data.features, att=100 * data.att)
+    data.put(tmp_path / "TOY")
+    check_well(run(tmp_path, "gfzsl", loss))
+
+
 @pytest.mark.parametrize("method", TRIED)
 def test_a_result_of_a_single_attribute_is_sound(method: str, tmp_path: Path) -> None:
     """Between unit vectors of one dimension there is no error but rounding, which its encoding does not keep."""
