@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +17,10 @@ from methods.generative._blocks import FeatureGenerator, Output, mlp
 
 #: (B, Z) means and (B, Z) log-variances of diagonal Gaussians.
 Gaussian = tuple[Tensor, Tensor]
+#: Whether the dimensions of a code have one number of noise in common, or one each.
+Noise = Literal["shared", "independent"]
+#: What noise is scaled by: the exponential of the log-variance, or its root, which is the Gaussian's deviation.
+Deviation = Literal["exp", "root"]
 
 
 class AutoencoderSettings(Config):
@@ -59,11 +64,14 @@ class GaussianEncoder(nn.Module):
         return sample(gaussian, rng), kl_divergence(gaussian)
 
 
-def sample(gaussian: Gaussian, rng: torch.Generator) -> Tensor:
+def sample(
+    gaussian: Gaussian, rng: torch.Generator, noise: Noise = "independent", deviation: Deviation = "root"
+) -> Tensor:
     """(B, Z) codes of Gaussians, differentiable in their parameters."""
     mean, log_variance = gaussian
-    noise = torch.randn(mean.shape, generator=rng, device=mean.device, dtype=mean.dtype)
-    return mean + (0.5 * log_variance).exp() * noise
+    n_numbers = 1 if noise == "shared" else mean.shape[1]
+    numbers = torch.randn(len(mean), n_numbers, generator=rng, device=mean.device, dtype=mean.dtype)
+    return mean + (log_variance if deviation == "exp" else 0.5 * log_variance).exp() * numbers
 
 
 def kl_divergence(gaussian: Gaussian) -> Tensor:

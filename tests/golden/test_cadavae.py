@@ -21,7 +21,6 @@ from tests.reference.generative import (
     learning_loss,
     lively,
     make_batch,
-    slow_code,
     slow_divergence,
     slow_encoding,
     slow_mlp,
@@ -100,6 +99,13 @@ def test_a_weight_grows_along_a_line(epochs: WarmUp, epoch: int, share: float):
 # The objective --------------------------------------------------------------------------------------------------------
 
 
+def slow_code(method: Any, gaussian: tuple[Row, Row], noise: Row) -> Row:
+    """``noise`` has a number for each dimension, or one for all."""
+    scale = 1.0 if method.config.deviation == "exp" else 0.5
+    numbers = noise if len(noise) > 1 else noise * len(gaussian[0])
+    return [m + math.exp(scale * v) * e for m, v, e in zip(*gaussian, numbers, strict=True)]
+
+
 def slow_distance(first: tuple[Row, Row], second: tuple[Row, Row]) -> float:
     of_means = sum((m - n) ** 2 for m, n in zip(first[0], second[0], strict=True))
     of_deviations = sum((math.exp(v / 2) - math.exp(w / 2)) ** 2 for v, w in zip(first[1], second[1], strict=True))
@@ -119,7 +125,7 @@ def slow_objective(
     predicted: tuple[list[Row], list[Row]] = [], []
     for x, a, e_x, e_a in zip(batch.features.tolist(), batch.targets.tolist(), *noise, strict=True):
         of_x, of_a = slow_encoding(method.feature_encoder, x), slow_encoding(method.attribute_encoder, a)
-        z_x, z_a = slow_code(of_x, e_x), slow_code(of_a, e_a)
+        z_x, z_a = slow_code(method, of_x, e_x), slow_code(method, of_a, e_a)
         own = slow_absolute(slow_mlp(method.feature_decoder, z_x), x)
         crossed = slow_absolute(slow_mlp(method.feature_decoder, z_a), x)
         own_attributes, crossed_attributes = (slow_mlp(method.attribute_decoder, z) for z in (z_a, z_x))
@@ -137,10 +143,10 @@ def slow_objective(
     return value
 
 
-def draw(n_rows: int) -> tuple[list[Row], list[Row]]:
+def draw(n_rows: int, n_numbers: int = 1) -> tuple[list[Row], list[Row]]:
     """The noise of a batch: of the codes of features, then of those of attributes."""
     rng = first_run().rng("noise")
-    of_x, of_a = (torch.randn(n_rows, 2, generator=rng, dtype=torch.float64).tolist() for _ in range(2))
+    of_x, of_a = (torch.randn(n_rows, n_numbers, generator=rng, dtype=torch.float64).tolist() for _ in range(2))
     return of_x, of_a
 
 
@@ -148,15 +154,24 @@ def draw(n_rows: int) -> tuple[list[Row], list[Row]]:
 GROWTH = {1: (0, 0, 0), 3: (0.25, 0.5, 0), 4: (0.5, 0.75, 1), 9: (1, 1, 1)}
 
 
+#: The settings of a code's noise, and how many numbers it is.
+NOISES: Any = [("shared", 1), ("independent", 2)]
+DEVIATIONS: Any = ["exp", "root"]
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+@pytest.mark.parametrize(("noise", "n_numbers"), NOISES)
 @pytest.mark.parametrize("epoch", GROWTH)
 @pytest.mark.parametrize("weight", [None, 2.5])
-def test_the_objective_and_its_gradient(weight: float | None, epoch: int):
+def test_the_objective_and_its_gradient(weight: float | None, epoch: int, noise: str, n_numbers: int, deviation: str):
     data, batch = make_batch()
-    method = make_method(data)
+    method = make_method(data, noise=noise, deviation=deviation)
     slot = Slot(data.attributes, None, 4.0) if weight is None else class_slot(data, weight)
     (descent,) = descents(method, data, batch, slot, epoch)
     weights = tuple(whole * share for whole, share in zip((1.3, 0.7, 1.9), GROWTH[epoch], strict=True))
-    check_descent(method, descent, partial(slow_objective, method, batch, draw(6), weights, weight), *NETWORKS)
+    check_descent(
+        method, descent, partial(slow_objective, method, batch, draw(6, n_numbers), weights, weight), *NETWORKS
+    )
 
 
 def test_of_weight_0_a_loss_leaves_no_error_of_attributes():
@@ -209,13 +224,15 @@ def test_images_are_scored_by_their_mean_code_and_regressed_from_it():
         assert method.semantics(batch.features).tolist() == [pytest.approx(row, abs=1e-12) for row in expected]
 
 
-def test_features_are_generated_from_codes_of_attributes():
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+@pytest.mark.parametrize(("name", "n_numbers"), NOISES)
+def test_features_are_generated_from_codes_of_attributes(name: str, n_numbers: int, deviation: str):
     data, _ = make_batch()
-    method = make_method(data)
-    noise = torch.randn(6, 2, generator=seeded(3), dtype=torch.float64).tolist()
+    method = make_method(data, noise=name, deviation=deviation)
+    noise = torch.randn(6, n_numbers, generator=seeded(3), dtype=torch.float64).tolist()
     expected = []
     for a, e in zip(data.attributes.tolist(), noise, strict=True):
-        code = slow_code(slow_encoding(method.attribute_encoder, a), e)
+        code = slow_code(method, slow_encoding(method.attribute_encoder, a), e)
         expected.append(pytest.approx(slow_mlp(method.feature_decoder, code), abs=1e-12))
     assert method.generate(data.attributes, seeded(3)).tolist() == expected
 
@@ -227,13 +244,17 @@ class TellingEncoder(nn.Module):
         return x, torch.full_like(x, 2 * math.log(2))
 
 
-def test_the_classifier_is_trained_on_codes_as_many_for_each_seen_class_as_for_any_other():
+@pytest.mark.parametrize(("setting", "of_noise"), [(("shared", "exp"), (4, 1)), (("independent", "root"), (2, 0))])
+def test_the_classifier_is_trained_on_codes_as_many_for_each_seen_class_as_for_any_other(
+    setting: tuple[str, str], of_noise: tuple[float, float]
+):
     """Whatever its number of images; all of them are drawn from, equally often."""
     labels = torch.tensor([1, 2, 1, 1, 0, 2, 1, 1, 2, 1, 1])
     places = 1000.0 * torch.arange(len(labels))
     attributes = -1000.0 * torch.arange(1, 6)
     data = TrainData(places[:, None].repeat(1, 2), labels, attributes[:, None].repeat(1, 2), 3)
-    method = make_method(data, n_seen_codes=1400, n_generated=800).float()
+    noise, deviation = setting
+    method = make_method(data, n_seen_codes=1400, n_generated=800, noise=noise, deviation=deviation).float()
     method.feature_encoder = method.attribute_encoder = TellingEncoder()
     codes, of = method.classifier_data(data, seeded(0))
     assert torch.bincount(of).tolist() == [1400, 1400, 1400, 800, 800]
@@ -248,10 +269,11 @@ def test_the_classifier_is_trained_on_codes_as_many_for_each_seen_class_as_for_a
         assert count == pytest.approx(share, abs=5 * math.sqrt(share) if labels[image] else 0)
     assert torch.equal((codes[~seen, 0] / -1000).round().long() - 1, of[~seen])
 
-    for noise in (codes[seen] - 1000 * drawn, codes[~seen] + 1000 * (1 + of[~seen, None])):
-        assert noise.mean(0).tolist() == pytest.approx([0, 0], abs=0.3)
-        assert noise.std(0).tolist() == pytest.approx([2, 2], rel=0.1)
-        assert abs(np.corrcoef(noise.T.numpy())[0, 1]) < 0.2  # each dimension has noise of its own
+    spread, correlation = of_noise
+    for left in (codes[seen] - 1000 * drawn, codes[~seen] + 1000 * (1 + of[~seen, None])):
+        assert left.mean(0).tolist() == pytest.approx([0, 0], abs=0.3)
+        assert left.std(0).tolist() == pytest.approx([spread, spread], rel=0.1)
+        assert np.corrcoef(left.T.numpy())[0, 1] == pytest.approx(correlation, abs=0.2)
 
 
 @pytest.mark.parametrize("loss_name", [None, "remse"])

@@ -41,7 +41,9 @@ from methods.generative._synthesis import (
 )
 from methods.generative._variational import (
     AutoencoderSettings,
+    Deviation,
     GaussianEncoder,
+    Noise,
     autoencode,
     autoencoding_gan,
     kl_divergence,
@@ -534,6 +536,16 @@ class TestSample:
         assert ((codes.mean(0) - mean) / deviation).tolist() == pytest.approx([0, 0, 0], abs=0.03)
         assert torch.allclose(codes.std(0), deviation, rtol=0.03)
         assert torch.allclose(torch.corrcoef(codes.T), torch.eye(3), atol=0.03)  # a draw for each dimension
+
+    @pytest.mark.parametrize("noise", ["shared", "independent"])
+    @pytest.mark.parametrize(("deviation", "scale"), [("exp", 1.0), ("root", 0.5)])
+    def test_noise_is_scaled_by_the_deviation(self, noise: Noise, deviation: Deviation, scale: float):
+        mean, log_variance = normal(0, 4, 3), normal(1, 4, 3)
+        numbers = normal(2, 4, 1 if noise == "shared" else 3).expand(4, 3).tolist()
+        rows = zip(mean.tolist(), log_variance.tolist(), numbers, strict=True)
+        expected = [[m + math.exp(scale * v) * e for m, v, e in zip(*row, strict=True)] for row in rows]
+        found = sample((mean, log_variance), seeded(2), noise, deviation).tolist()
+        assert found == [pytest.approx(row, rel=1e-12) for row in expected]
 
     def test_it_is_the_generators(self):
         gaussian = normal(0, 4, 3), normal(1, 4, 3)
