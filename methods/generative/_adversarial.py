@@ -13,7 +13,7 @@ from benchmark.api import Meta, Run, TrainData
 from benchmark.config import Config
 from benchmark.toolkit import descend
 from methods.generative._blocks import FeatureGenerator, Output, adam, mlp
-from methods.generative._synthesis import GenerativeMethod, Step, Term
+from methods.generative._synthesis import GenerativeMethod, Round, Term
 
 
 class CriticSettings(Config):
@@ -23,7 +23,8 @@ class CriticSettings(Config):
         hidden: units of the hidden layer of every network.
         output: what the generator's features look like: ``relu`` for features of a network that ends in a ReLU,
             ``sigmoid`` for features scaled to [0, 1], ``linear`` for features of either sign.
-        critic_steps: critic updates for each generator update.
+        critic_steps: critic updates for each generator update, each with a batch of its own; the generator takes the
+            last one's.
         penalty_weight: the weight of the gradient penalty.
     """
 
@@ -123,12 +124,10 @@ class Adversary:
         self._optimiser = adam(lr, critic)
 
     def train(self, x: Tensor, attributes: Tensor, generate: Callable[[], Tensor]) -> Tensor:
-        """As many steps as the settings say on (B, D) real features and fresh generated ones; the last one's value."""
-        for _ in range(self._critic.settings.critic_steps):
-            with torch.no_grad():
-                fake = generate()
-            value = descend(self._critic.objective(x, fake, attributes, self._rng), self._optimiser)
-        return value
+        """One step of the critic on (B, D) real features and fresh generated ones; returns its value."""
+        with torch.no_grad():
+            fake = generate()
+        return descend(self._critic.objective(x, fake, attributes, self._rng), self._optimiser)
 
     def value(self, fake: Tensor, attributes: Tensor) -> Tensor:
         """What a generator minimises: minus the mean criticism of its (B, D) features."""
@@ -138,7 +137,7 @@ class Adversary:
 
 def classifying_wgan(
     method: GenerativeMethod, critic: Critic, settings: ClassificationSettings, data: TrainData, run: Run, term: Term
-) -> Step:
+) -> Round:
     """f-CLSWGAN's training: a critic, and a generator that also has to be classified.
 
     The generator of ``method`` minimises minus the criticism, the cross-entropy of a softmax classifier that was
@@ -157,12 +156,15 @@ def classifying_wgan(
     adversary = Adversary(critic, method.config.lr, noise)
     optimiser = adam(method.config.lr, method.generator)
 
-    def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+    def train_critic(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
         attributes = data.attributes[y]
-        value = adversary.train(x, attributes, lambda: method.generate(attributes, noise))
+        return {"critic": adversary.train(x, attributes, lambda: method.generate(attributes, noise))}
+
+    def train_generator(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+        attributes = data.attributes[y]
         fake = method.generate(attributes, noise)
         objective = adversary.value(fake, attributes)
         objective = objective + settings.classification_weight * F.cross_entropy(frozen(fake), y) + term(fake, y)
-        return {"critic": value, "generator": descend(objective, optimiser)}
+        return {"generator": descend(objective, optimiser)}
 
-    return step
+    return Round(train_generator, train_critic, critic.settings.critic_steps)

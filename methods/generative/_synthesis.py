@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,8 +20,34 @@ from methods.generative._blocks import FeatureGenerator, adam
 
 #: What one batch does: (features (B, D), labels (B,), epoch from 1) -> the scalars to log.
 Step = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
+#: Features (B, D) and labels (B,).
+Batch = tuple[Tensor, Tensor]
 #: A term of a generator's objective: (generated features (B, D), their classes (B,)) -> scalar.
 Term = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is done with fresh batches, as many as a round has, over and over: all train a critic, the last a generator.
+
+    Attributes:
+        generator: what the last batch does, after all else.
+        critic: what every batch does, the last one too; None: nothing.
+        n_batches: batches of a round.
+    """
+
+    generator: Step
+    critic: Step | None = None
+    n_batches: int = 1
+
+    def __call__(self, batches: Sequence[Batch], epoch: int) -> dict[str, Tensor]:
+        """One round in an ``epoch`` (from 1); returns the scalars to log, of the last batch."""
+        noted: dict[str, Tensor] = {}
+        if self.critic:
+            for x, y in batches:
+                noted = self.critic(x, y, epoch)
+        x, y = batches[-1]
+        return noted | self.generator(x, y, epoch)
 
 
 class GenerativeConfig(MethodConfig):
@@ -28,7 +55,7 @@ class GenerativeConfig(MethodConfig):
 
     Attributes:
         lr: learning rate of the generating networks.
-        epochs: the most epochs; one has as many steps as the training set has batches.
+        epochs: the most epochs; one has as many steps of the generator as the training set has batches.
         evaluate_every: epochs between two scorings on validation.
         patience: stop after this many scorings without improvement.
         batch_size: images in a batch.
@@ -95,8 +122,8 @@ class GenerativeMethod(Method):
         self.gzsl_classifier = linear(n_inputs, meta.n_seen + meta.n_unseen, rng)
 
     @abstractmethod
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:
-        """Set up optimisers, and whatever is trained beforehand; returns what one batch does."""
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:
+        """Set up optimisers, and whatever is trained beforehand; returns what batches do."""
 
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
         """(B, D) features for (B, A) ``attributes``, with fresh noise."""
@@ -109,7 +136,7 @@ class GenerativeMethod(Method):
 
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         config = self.config
-        step, batches = self.prepare(data, slot, run), run.rng("batches")
+        training, rng = self.prepare(data, slot, run), run.rng("batches")
         for epoch in run.epochs(
             self,
             config.epochs,
@@ -119,9 +146,10 @@ class GenerativeMethod(Method):
         ):
             self.train()
             values = []
-            for batch in draw_batches(data, config.batch_size, 0, batches):
+            for images in rounds(data, config.batch_size, training.n_batches, rng):
+                batches = [(data.features[batch], data.labels[batch]) for batch in images]
                 with self._arithmetic(data.features.device):
-                    values.append(step(data.features[batch], data.labels[batch], epoch))
+                    values.append(training(batches, epoch))
             self.eval()
             run.log(**_means(values, epoch))
 
@@ -168,6 +196,15 @@ class GenerativeMethod(Method):
         if self.config.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
+
+
+def rounds(data: TrainData, size: int, n_batches: int, rng: torch.Generator) -> list[Sequence[Tensor]]:
+    """The images of an epoch's rounds of ``n_batches``: as many rounds as the training set has batches of ``size``."""
+    if n_batches == 1:
+        return [[batch] for batch in draw_batches(data, size, 0, rng)]
+    n_rounds = -(-len(data.labels) // size)
+    batches = draw_batches(data, size, 0, rng, n_rounds * n_batches)
+    return [batches[k * n_batches : (k + 1) * n_batches] for k in range(n_rounds)]
 
 
 def train_softmax(

@@ -17,6 +17,8 @@ from methods.generative._blocks import FeatureGenerator, Output, mlp
 
 #: (B, Z) means and (B, Z) log-variances of diagonal Gaussians.
 Gaussian = tuple[Tensor, Tensor]
+#: (B, D) features and (B, A) attributes to (B, D) reconstructions with fresh noise, and the mean divergence of codes.
+Rebuild = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 #: Whether the dimensions of a code have one number of noise in common, or one each.
 Noise = Literal["shared", "independent"]
 #: What noise is scaled by: the exponential of the log-variance, or its root, which is the Gaussian's deviation.
@@ -112,24 +114,23 @@ def autoencoding_gan(
 def autoencode(
     x: Tensor,
     attributes: Tensor,
-    rebuild: Callable[[], tuple[Tensor, Tensor]],
+    rebuild: Rebuild,
     adversary: Adversary,
     settings: AutoencoderSettings,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """What f-VAEGAN-D2 does with a batch up to its generator's step: it trains the critic, then reconstructs.
+    """What f-VAEGAN-D2's encoder and generator learn from.
 
     Args:
         x: (B, D) real features.
         attributes: (B, A) those of their classes.
-        rebuild: reconstructs ``x`` with fresh noise: (B, D) features, and the mean divergence of their codes.
-        adversary: trains the critic, and judges.
+        rebuild: reconstructs features with fresh noise.
+        adversary: judges.
         settings: how features are compared, and the weight of the judgement.
 
     Returns:
         (B, D) reconstructions, the scalar that encoder and generator minimise, and what there is to log.
     """
-    critic = adversary.train(x, attributes, lambda: rebuild()[0])
-    fake, divergence = rebuild()
+    fake, divergence = rebuild(x, attributes)
     autoencoder = reconstruction_error(fake, x, settings.output) + divergence
     value = autoencoder + settings.adversarial_weight * adversary.value(fake, attributes)
-    return fake, value, {"critic": critic, "autoencoder": autoencoder.detach()}
+    return fake, value, {"autoencoder": autoencoder.detach()}

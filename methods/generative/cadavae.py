@@ -12,7 +12,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from methods.generative._blocks import adam, mlp
-from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import Deviation, Gaussian, GaussianEncoder, Noise, kl_divergence, sample
 
 
@@ -115,7 +115,7 @@ class CADAVAE(GenerativeMethod):
         self.attribute_encoder = GaussianEncoder([a, config.attribute_encoder_hidden, z], rng)
         self.attribute_decoder = mlp([z, config.attribute_decoder_hidden, a], rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, noise = self.config, run.rng("noise")
         slot = slot.or_else(_absolute, weight=1.0)
         networks = self.feature_encoder, self.feature_decoder, self.attribute_encoder, self.attribute_decoder
@@ -137,7 +137,7 @@ class CADAVAE(GenerativeMethod):
             noted = {"own": own, "crossed": crossed, "regression": regression, "alignment": alignment}
             return {name: term.detach() for name, term in noted.items()} | {"objective": descend(value, optimiser)}
 
-        return step
+        return Round(step)
 
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:  # noqa: D102
         features: Tensor = self.feature_decoder(self._draw(self.attribute_encoder(attributes), rng))

@@ -12,7 +12,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from methods.generative._adversarial import Adversary, CriticSettings, gan
 from methods.generative._blocks import PairNet, adam
-from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 
 
 @METHODS.register(
@@ -43,6 +43,7 @@ class CEGZSL(GenerativeMethod):
         Attributes:
             embedding: units of h.
             projection: units of z.
+            comparator: units of the comparator's hidden layer.
             temperature: the temperature of the contrast of images.
             class_temperature: the temperature of the contrast of classes.
             instance_weight: the weight of the contrast of images in the generator's objective.
@@ -52,6 +53,7 @@ class CEGZSL(GenerativeMethod):
         batch_size: int = Field(2048, ge=2)
         embedding: int = Field(2048, ge=1)
         projection: int = Field(512, ge=1)
+        comparator: int = Field(2048, ge=1)
         temperature: float = Field(0.1, gt=0)
         class_temperature: float = Field(0.1, gt=0)
         instance_weight: float = Field(1e-3, ge=0)
@@ -65,10 +67,10 @@ class CEGZSL(GenerativeMethod):
         self.generator, self.critic = gan(meta, config, rng)
         self.embedding = linear(d, config.embedding, rng)
         self.projection = linear(config.embedding, config.projection, rng)
-        self.comparator = PairNet(config.embedding, a, config.hidden, rng)
+        self.comparator = PairNet(config.embedding, a, config.comparator, rng)
         self.decoder = linear(config.embedding, a, rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, noise = self.config, run.rng("noise")
         adversary = Adversary(self.critic, config.lr, noise)
         generator_optimiser = adam(config.lr, self.generator)
@@ -79,13 +81,16 @@ class CEGZSL(GenerativeMethod):
         def contrast(h: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(self.comparator(h, seen) / config.class_temperature, y)
 
-        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+        def train_critic(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
             attributes = data.attributes[y]
             critic = adversary.train(x, attributes, lambda: self.generate(attributes, noise))
             h = self.represent(x)
             z = self._project(h)
             embedded = supervised_contrast(z, y, config.temperature) + contrast(h, y) + slot(self.decoder(h), y)
-            embedded = descend(embedded, embedding_optimiser)
+            return {"critic": critic, "embedding": descend(embedded, embedding_optimiser)}
+
+        def train_generator(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+            attributes = data.attributes[y]
             fake = self.generate(attributes, noise)
             h_fake = self.represent(fake)
             with torch.no_grad():
@@ -94,9 +99,9 @@ class CEGZSL(GenerativeMethod):
             value = adversary.value(fake, attributes)
             value = value + config.instance_weight * supervised_contrast(*both, config.temperature)
             value = value + config.class_weight * contrast(h_fake, y) + slot(self.decoder(h_fake), y)
-            return {"critic": critic, "embedding": embedded, "generator": descend(value, generator_optimiser)}
+            return {"generator": descend(value, generator_optimiser)}
 
-        return step
+        return Round(train_generator, train_critic, config.critic_steps)
 
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
         return F.relu(self.embedding(x))

@@ -8,7 +8,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import linear
 from methods.generative._adversarial import ClassificationSettings, CriticSettings, classifying_wgan, gan
-from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Round, cycle_term
 
 
 @METHODS.register(
@@ -39,6 +39,6 @@ class CLSWGAN(GenerativeMethod):
         self.generator, self.critic = gan(meta, config, rng)
         self.regressor = linear(meta.n_features, meta.n_attributes, rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         cycle = cycle_term(self.regressor, slot, data, self.config, self.config.batch_size, run)
         return classifying_wgan(self, self.critic, self.config, data, run, cycle)

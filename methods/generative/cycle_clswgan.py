@@ -10,7 +10,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import linear
 from methods.generative._adversarial import ClassificationSettings, CriticSettings, classifying_wgan, gan
-from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Round, cycle_term
 
 
 @METHODS.register(
@@ -50,7 +50,7 @@ class CycleCLSWGAN(GenerativeMethod):
         self.generator, self.critic = gan(meta, config, rng)
         self.regressor = linear(meta.n_features, meta.n_attributes, rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot = self.config, slot.or_else(F.mse_loss)
         cycle = cycle_term(self.regressor, slot, data, config, config.batch_size, run)
         if not config.unseen:

@@ -15,7 +15,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._blocks import SemanticDecoder, adam
-from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import AutoencoderSettings, autoencode, autoencoding_gan, reconstruct
 from methods.self_weighted import self_weighted_error
 
@@ -65,7 +65,7 @@ class FREE(GenerativeMethod):
         self.refinement = SemanticDecoder(d, hidden, 2 * a, rng)
         self.centres = nn.Parameter(torch.randn(meta.n_seen, a, generator=rng))
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot, noise = self.config, slot.or_else(self_weighted_error), run.rng("noise")
         adversary = Adversary(self.critic, config.lr, noise)
         generator_optimiser = adam(config.lr, self.encoder, self.generator)
@@ -77,18 +77,22 @@ class FREE(GenerativeMethod):
             code = mean + deviation * torch.randn(mean.shape, generator=noise, device=mean.device)
             return slot(torch.sigmoid(code), y)
 
-        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+        rebuild = functools.partial(reconstruct, self.encoder, self.generator, noise=noise)
+
+        def train_critic(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
             attributes = data.attributes[y]
             mean, deviation = self._refine(x)
             refined = regression(mean, deviation, y) + 0.5 * self._centre_loss(mean, y, noise)
             refined = descend(refined, refinement_optimiser)
-            rebuild = functools.partial(reconstruct, self.encoder, self.generator, x, attributes, noise)
-            fake, value, noted = autoencode(x, attributes, rebuild, adversary, config)
-            value = value + regression(*self._refine(fake), y)
-            value = descend(value, generator_optimiser, refinement_optimiser)
-            return noted | {"generator": value, "refinement": refined}
+            critic = adversary.train(x, attributes, lambda: rebuild(x, attributes)[0])
+            return {"critic": critic, "refinement": refined}
 
-        return step
+        def train_generator(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+            fake, value, noted = autoencode(x, data.attributes[y], rebuild, adversary, config)
+            value = value + regression(*self._refine(fake), y)
+            return noted | {"generator": descend(value, generator_optimiser, refinement_optimiser)}
+
+        return Round(train_generator, train_critic, config.critic_steps)
 
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
         return torch.cat([x, self.refinement.hidden(x), self.semantics(x)], dim=1)

@@ -12,7 +12,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import linear
 from methods.generative._adversarial import ClassificationSettings, CriticSettings, classifying_wgan, gan
-from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Round, cycle_term
 
 
 @METHODS.register(
@@ -59,7 +59,7 @@ class LisGAN(GenerativeMethod):
         self.generator, self.critic = gan(meta, config, rng)
         self.regressor = linear(meta.n_features, meta.n_attributes, rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, noise = self.config, run.rng("class samples")
         cycle = cycle_term(self.regressor, slot, data, config, config.batch_size, run)
         souls = soul_samples(data, config.souls, run.rng("soul samples"))

@@ -11,7 +11,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from methods.generative._blocks import FeatureGenerator, Output, PairNet, adam, mlp
-from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import GaussianEncoder, reconstruct
 
 
@@ -84,7 +84,7 @@ class SDGZSL(GenerativeMethod):
         self.discriminator = mlp([2 * code, hidden, 1], rng)
         self.regressor = linear(code, a, rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, noise, drops = self.config, run.rng("noise"), run.rng("dropout")
         networks = self.encoder, self.generator, self.coder, self.decoder, self.relation, self.regressor
         optimiser = adam(config.lr, *networks, groups=slot.parameter_groups(), betas=(0.9, 0.999))
@@ -118,7 +118,7 @@ class SDGZSL(GenerativeMethod):
                 judged = descend(self._discriminate(codes, noise), discriminator_optimiser)
             return {"objective": value, "autoencoder": autoencoder.detach(), "discriminator": judged}
 
-        return step
+        return Round(step)
 
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
         return self._codes(x).chunk(2, dim=1)[0]

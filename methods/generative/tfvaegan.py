@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -12,7 +14,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._blocks import SemanticDecoder, adam, mlp
-from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Step
+from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import AutoencoderSettings, autoencode, autoencoding_gan
 from methods.self_weighted import self_weighted_error
 
@@ -64,30 +66,37 @@ class TFVAEGAN(GenerativeMethod):
         self.decoder = SemanticDecoder(d, hidden, a, rng)
         self.feedback = mlp([hidden, hidden, hidden], rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot, noise = self.config, slot.or_else(self_weighted_error), run.rng("noise")
         adversary = Adversary(self.critic, config.lr, noise)
         generator_optimiser = adam(config.lr, self.encoder, self.generator)
         decoder_optimiser = adam(config.decoder_lr, self.decoder, groups=slot.parameter_groups())
         feedback_optimiser = adam(config.feedback_lr, self.feedback)
 
-        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
-            attributes = data.attributes[y]
-            weight = config.feedback_weight if epoch % 2 == 0 else 0.0
+        def weight_in(epoch: int) -> float:
+            return config.feedback_weight if epoch % 2 == 0 else 0.0
+
+        def rebuild(x: Tensor, attributes: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+            code, divergence = self.encoder.draw(x, attributes, rng=noise)
+            return self._generate(code, attributes, weight), divergence
+
+        def train_critic(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
+            attributes, weight = data.attributes[y], weight_in(epoch)
             regression = descend(slot.error(self.semantics(x), y), decoder_optimiser)
+            critic = adversary.train(x, attributes, lambda: rebuild(x, attributes, weight)[0])
+            return {"critic": critic, "regression": regression}
 
-            def rebuild() -> tuple[Tensor, Tensor]:
-                code, divergence = self.encoder.draw(x, attributes, rng=noise)
-                return self._generate(code, attributes, weight), divergence
-
-            fake, value, noted = autoencode(x, attributes, rebuild, adversary, config)
+        def train_generator(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
+            weight = weight_in(epoch)
+            rebuild_now = functools.partial(rebuild, weight=weight)
+            fake, value, noted = autoencode(x, data.attributes[y], rebuild_now, adversary, config)
             value = value + slot(self.semantics(fake), y)
             learners = [generator_optimiser]
             learners += [] if config.freeze_decoder else [decoder_optimiser]
             learners += [feedback_optimiser] if weight else []
-            return noted | {"generator": descend(value, *learners), "regression": regression}
+            return noted | {"generator": descend(value, *learners)}
 
-        return step
+        return Round(train_generator, train_critic, config.critic_steps)
 
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:  # noqa: D102
         noise = self.generator.draw(attributes, rng)

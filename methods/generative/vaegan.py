@@ -12,7 +12,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._blocks import adam
-from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Step, cycle_term
+from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Round, cycle_term
 from methods.generative._variational import AutoencoderSettings, autoencode, autoencoding_gan, reconstruct
 
 
@@ -48,16 +48,20 @@ class VAEGAN(GenerativeMethod):
         self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, rng)
         self.regressor = linear(meta.n_features, meta.n_attributes, rng)
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:  # noqa: D102
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, noise = self.config, run.rng("noise")
         cycle = cycle_term(self.regressor, slot, data, config, config.batch_size, run)
         adversary = Adversary(self.critic, config.lr, noise)
         optimiser = adam(config.lr, self.encoder, self.generator)
 
-        def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+        rebuild = functools.partial(reconstruct, self.encoder, self.generator, noise=noise)
+
+        def train_critic(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
             attributes = data.attributes[y]
-            rebuild = functools.partial(reconstruct, self.encoder, self.generator, x, attributes, noise)
-            fake, value, noted = autoencode(x, attributes, rebuild, adversary, config)
+            return {"critic": adversary.train(x, attributes, lambda: rebuild(x, attributes)[0])}
+
+        def train_generator(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:  # noqa: ARG001
+            fake, value, noted = autoencode(x, data.attributes[y], rebuild, adversary, config)
             return noted | {"generator": descend(value + cycle(fake, y), optimiser)}
 
-        return step
+        return Round(train_generator, train_critic, config.critic_steps)

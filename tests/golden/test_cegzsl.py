@@ -23,6 +23,7 @@ from tests.reference.generative import (
     learning_loss,
     lively,
     make_batch,
+    round_of,
     slow_critic_objective,
     slow_features,
     slow_mlp,
@@ -96,6 +97,7 @@ def make_method(data: TrainData, **settings: Any) -> Any:
         "hidden": 3,
         "embedding": 4,
         "projection": 3,
+        "comparator": 3,
         "critic_steps": 2,
         "penalty_weight": 2.0,
         "temperature": 0.4,
@@ -155,18 +157,19 @@ def slow_generator_objective(method: Any, batch: TrainData, weight: float | None
 def test_every_objective_and_its_gradient(weight: float | None, output: str):
     data, batch = make_batch()
     method = make_method(data, output=output)
-    *critic, embedding, generator = descents(method, data, batch, class_slot(data, weight))
+    *steps, generator = descents(method, data, batch, class_slot(data, weight))
     noise = first_run().rng("noise")
-    assert len(critic) == 2
-    for descent in critic:
-        fake = slow_features(method.generator, torch.randn(6, 2, generator=noise), batch.targets)
-        mix = torch.rand(6, 1, generator=noise).flatten().tolist()
-        check_descent(method, descent, partial(slow_critic_objective, method, batch, fake, mix), "critic")
-        assert descent.reached == {"critic"}
     parts = ["embedding", "projection", "comparator"] + (["decoder"] if weight else [])
-    embedding = embedding if weight else without(embedding, "decoder")
-    check_descent(method, embedding, partial(slow_embedding_objective, method, batch, weight), *parts)
-    assert embedding.reached == set(parts)
+    # The embedding learns at every step of the critic, from its batch.
+    for critic, embedding, own in zip(steps[::2], steps[1::2], round_of(batch, 2), strict=True):
+        n = len(own.labels)
+        fake = slow_features(method.generator, torch.randn(n, 2, generator=noise), own.targets)
+        mix = torch.rand(n, 1, generator=noise).flatten().tolist()
+        check_descent(method, critic, partial(slow_critic_objective, method, own, fake, mix), "critic")
+        assert critic.reached == {"critic"}
+        embedding = embedding if weight else without(embedding, "decoder")
+        check_descent(method, embedding, partial(slow_embedding_objective, method, own, weight), *parts)
+        assert embedding.reached == set(parts)
     drawn = torch.randn(6, 2, generator=noise)
     check_descent(method, generator, partial(slow_generator_objective, method, batch, weight, drawn), "generator")
 
@@ -193,10 +196,18 @@ def test_the_decoder_learns_with_a_loss_alone(weight: float | None):
 def test_what_the_loss_learns_is_trained_with_the_embedding():
     data, batch = make_batch()
     method = make_method(data)
-    *critic, embedding, generator = descents(method, data, batch, slot_for(method, data, learning_loss(data)))
-    assert "loss" in embedding.held
-    assert embedding.gradients["loss.log_noise"].abs() > 1e-3
-    assert not any("loss" in descent.held for descent in [*critic, generator])
+    *steps, generator = descents(method, data, batch, slot_for(method, data, learning_loss(data)))
+    for embedding in steps[1::2]:
+        assert "loss" in embedding.held
+        assert embedding.gradients["loss.log_noise"].abs() > 1e-3
+    assert not any("loss" in descent.held for descent in [*steps[::2], generator])
+
+
+def test_the_comparator_has_a_width_of_its_own():
+    data, _ = make_batch()
+    method = make_method(data, hidden=3, comparator=7)
+    assert method.comparator.last.weight.shape == (1, 7)
+    assert method.critic.net[0].weight.shape[0] == method.generator.first.weight.shape[0] == 3
 
 
 def test_steps_are_taken_with_the_published_betas():
@@ -220,5 +231,12 @@ def test_images_are_classified_and_regressed_from_the_embedding():
 
 @pytest.mark.parametrize("loss_name", [None, "remse"])
 def test_unseen_classes_are_recognised(loss_name: str | None):
-    settings: Any = {"hidden": 256, "embedding": 64, "projection": 32, "lr": 3e-3, "output": "linear"}
+    settings: Any = {
+        "hidden": 256,
+        "comparator": 256,
+        "embedding": 64,
+        "projection": 32,
+        "lr": 3e-3,
+        "output": "linear",
+    }
     assert unseen_accuracy(CEGZSL, loss_name, 15, **settings) > 0.5

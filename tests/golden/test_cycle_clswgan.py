@@ -86,12 +86,12 @@ def recorded(unseen: bool, n_batches: int) -> tuple[TrainData, TrainData, list[t
     data, batch = make_batch()
     method, loss = make_wgan(CycleCLSWGAN, data, unseen=unseen), RecordingLoss(data)
     narrow = to_float32(data)
-    step = method.float().prepare(narrow, slot_for(method, narrow, loss), first_run())
+    training = method.float().prepare(narrow, slot_for(method, narrow, loss), first_run())
     before = len(loss.calls)
     for labels, _ in loss.calls:
         assert (labels < data.n_seen).all()  # the regressor is trained on real features
     for _ in range(n_batches):
-        step(batch.features.float(), batch.labels, 1)
+        training([(batch.features.float(), batch.labels)], 1)
     return data, batch, loss.calls[before:]
 
 

@@ -22,6 +22,7 @@ from tests.reference.generative import (
     make_batch,
     make_scaled_batch,
     own_slot,
+    round_of,
     slow_error,
     slow_generated,
     slow_sigmoid,
@@ -31,7 +32,7 @@ from tests.reference.networks import slow_layer
 from tests.reference.toy import seeded, slot_for
 from tests.reference.vaegan import (
     check_classifiers,
-    check_critics,
+    check_critic,
     check_the_critics_weight,
     draw,
     make_method,
@@ -167,13 +168,15 @@ def test_every_objective_and_its_gradient(with_loss: bool, other: str, output: s
     data, batch = make_scaled_batch(output)
     method = make_method(FREE, data, output=output, lr=0.02, margin=0.5, balance=0.3, other=other)
     found, logged = descents_and_log(method, data, batch, own_slot(method, data, with_loss))
-    refinement, *critics, generator = found
+    *steps, generator = found
+    refinements, critics = steps[::2], steps[1::2]
     noise = noise_of_a_run()
-    code_noise = draw(batch, noise, torch.float32)
-    others = draw_others(batch.labels, data.n_seen, noise) if other == "random" else None
-    slow = partial(slow_refinement, method, batch, code_noise, others, with_loss)
-    check_descent(method, refinement, slow, *REFINING)
-    check_critics(method, batch, critics, partial(slow_rebuild, method, batch), noise)
+    for refinement, critic, own in zip(refinements, critics, round_of(batch, 2), strict=True):
+        code_noise = draw(own, noise, torch.float32)
+        others = draw_others(own.labels, data.n_seen, noise) if other == "random" else None
+        slow = partial(slow_refinement, method, own, code_noise, others, with_loss)
+        check_descent(method, refinement, slow, *REFINING)
+        check_critic(method, own, critic, partial(slow_rebuild, method), noise)
     drawn, code_noise = draw(batch, noise), draw(batch, noise, torch.float32)
     assert generator.held == GENERATING | REFINING
     slow = partial(slow_objective, method, batch, drawn, code_noise, with_loss)
@@ -185,7 +188,7 @@ def test_every_objective_and_its_gradient(with_loss: bool, other: str, output: s
         "critic": critics[-1].value,
         "autoencoder": slow_vaegan(method, batch, fake, divergence),
         "generator": generator.value,
-        "refinement": refinement.value,
+        "refinement": refinements[-1].value,
     }
     assert logged == pytest.approx(expected, rel=1e-10)
 
@@ -197,7 +200,7 @@ def test_every_objective_and_its_gradient(with_loss: bool, other: str, output: s
 def test_a_step_moves_all_and_the_centres_once(with_loss: bool):
     """Adam's first step is by the learning rate; a second one, by its momentum, must not come with the generator's."""
     data, batch = make_batch()
-    method = make_method(FREE, data, lr=0.02, margin=50.0)
+    method = make_method(FREE, data, lr=0.02, margin=50.0, critic_steps=1)
     start = method.centres.detach().clone()
     assert moved(method, data, batch, own_slot(method, data, with_loss)) == {*GENERATING, *REFINING, "critic"}
     assert torch.allclose((method.centres.detach() - start).abs(), torch.full_like(start, 0.02), rtol=1e-5)
@@ -217,10 +220,11 @@ def test_what_the_loss_learns_is_trained_with_the_refinement():
     data, batch = make_batch()
     method = make_method(FREE, data)
     slot = slot_for(method, data, learning_loss(data))
-    refinement, *critics, generator = descents(method, data, batch, slot)
-    assert refinement.held == REFINING | {"loss"}
+    *steps, generator = descents(method, data, batch, slot)
+    refinements, critics = steps[::2], steps[1::2]
+    assert all(refinement.held == REFINING | {"loss"} for refinement in refinements)
     assert generator.held == GENERATING | REFINING | {"loss"}
-    for descent in (refinement, generator):
+    for descent in (*refinements, generator):
         assert descent.gradients["loss.log_noise"].abs() > 1e-3
     assert not any("loss" in critic.held for critic in critics)
 

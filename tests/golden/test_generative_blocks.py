@@ -34,7 +34,7 @@ from methods.generative._synthesis import (
     CycleSettings,
     GenerativeConfig,
     GenerativeMethod,
-    Step,
+    Round,
     Term,
     cycle_term,
     train_softmax,
@@ -396,7 +396,7 @@ class TestAdversary:
         monkeypatch.setattr(_adversarial, "descend", note)
         adversary = Adversary(method.critic, 0.05, noise)
         start = copy.deepcopy(method.critic)
-        last = adversary.train(batch.features, batch.targets, lambda: scale * next(remaining))
+        last = [adversary.train(batch.features, batch.targets, lambda: scale * next(remaining)) for _ in range(3)][-1]
         assert len(values) == 3
         assert next(remaining) is fakes[3]
         assert values == pytest.approx(expected, rel=1e-10)
@@ -405,11 +405,11 @@ class TestAdversary:
         assert not any(torch.equal(before, after) for before, after in self.dependent(start, method.critic))
 
     def test_its_steps_are_those_of_one_optimiser(self):
-        """Two batches of two steps; without a penalty, which is at another random place each time."""
-        method, slow_method = (make_critic(critic_steps=2, penalty_weight=0.0) for _ in range(2))
+        """Four of them; without a penalty, which is at another random place each time."""
+        method, slow_method = (make_critic(penalty_weight=0.0) for _ in range(2))
         (_, batch), fake = make_batch(), normal(3, 6, 3)
         adversary = Adversary(method.critic, 0.05, seeded(4))
-        for _ in range(2):
+        for _ in range(4):
             adversary.train(batch.features, batch.targets, lambda: fake)
 
         def slow() -> float:
@@ -447,7 +447,7 @@ class TestAdversary:
 class TestClassifyingWGAN:
     settings = ClassificationSettings(classification_weight=1.7)
 
-    def prepare(self, method: Any, data: TrainData, run: Run, term: Term = lambda fake, y: fake.new_zeros(())) -> Step:
+    def prepare(self, method: Any, data: TrainData, run: Run, term: Term = lambda fake, y: fake.new_zeros(())) -> Round:
         return classifying_wgan(method, method.critic, self.settings, data, run, term)
 
     def check(self, term: Term, slow: Callable[[list[Row]], float]) -> None:
@@ -471,14 +471,14 @@ class TestClassifyingWGAN:
         method = make_wgan(CLSWGAN, data)
         found = []
 
-        def prepare(run: Run) -> Step:
-            step = self.prepare(method, data, run)
+        def prepare(run: Run) -> Round:
+            training = self.prepare(method, data, run)
 
             def noted(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
-                found.append(step(x, y, epoch))
+                found.append(training([(x, y), (x, y)], epoch))
                 return found[-1]
 
-            return noted
+            return Round(noted)
 
         _, critic, generator = wgan_descents(method, data, batch, prepare)
         assert [{name: v.item() for name, v in values.items()} for values in found] == [
@@ -649,23 +649,25 @@ class TestGaussianEncoder:
 
 
 @pytest.mark.parametrize("output", ["sigmoid", "linear"])
-def test_a_batch_is_criticised_then_reconstructed(output: Output):
-    """The critic is trained on reconstructions of its own; the next one is what encoder and generator learn by."""
-    method, (_, batch) = make_critic(critic_steps=2), make_scaled_batch(output)
+def test_a_batch_is_reconstructed_and_criticised(output: Output):
+    """The critic is not trained by it."""
+    method, (_, batch) = make_critic(), make_scaled_batch(output)
     fakes: list[Tensor] = []
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)
     start = copy.deepcopy(method.critic)
 
-    def rebuild() -> tuple[Tensor, Tensor]:
+    def rebuild(x: Tensor, attributes: Tensor) -> tuple[Tensor, Tensor]:
+        assert x is batch.features
+        assert torch.equal(attributes, batch.targets)
         fakes.append(torch.sigmoid(normal(len(fakes), 6, 3)))
         return scale * fakes[-1], torch.tensor(0.7)
 
     settings = AutoencoderSettings(output=output, adversarial_weight=1.3)
     adversary = Adversary(method.critic, 0.05, seeded(4))
     fake, value, noted = autoencode(batch.features, batch.targets, rebuild, adversary, settings)
-    assert len(fakes) == 3
+    assert len(fakes) == 1
     assert torch.equal(fake, fakes[-1])
-    assert not same(start, method.critic)
+    assert same(start, method.critic)
     autoencoder = slow_reconstruction(fakes[-1].tolist(), batch, output) + 0.7
     pairs = zip(fakes[-1].tolist(), batch.targets.tolist(), strict=True)
     criticism = sum(slow_mlp(method.critic.net, x + a)[0] for x, a in pairs) / 6
@@ -673,7 +675,7 @@ def test_a_batch_is_criticised_then_reconstructed(output: Output):
     (slope,) = torch.autograd.grad(value, scale)
     assert slope.abs() > 1e-3
     assert noted["autoencoder"].item() == pytest.approx(autoencoder)
-    assert list(noted) == ["critic", "autoencoder"]
+    assert list(noted) == ["autoencoder"]
     assert not any(term.requires_grad for term in noted.values())
 
 
@@ -763,7 +765,9 @@ class Scripted(GenerativeMethod):
     Attributes:
         script: a number for each epoch.
         said: what its steps return, by epoch and step, both from 1; 0 where it says nothing.
-        steps: of each: the epoch, the labels, the mode.
+        n_batches: of a round.
+        steps: of each of the generator: the epoch, the labels, the mode.
+        criticised: of each of the critic: the epoch, the labels.
         generated: for each call, what it returned, the attributes, the mode.
     """
 
@@ -772,10 +776,12 @@ class Scripted(GenerativeMethod):
         self.factor = nn.Parameter(torch.zeros(()))
         self.script = [1.0] * 10
         self.said: dict[tuple[int, int], float] = {}
+        self.n_batches = 1
         self.steps: list[tuple[int, list[int], bool]] = []
+        self.criticised: list[tuple[int, list[int]]] = []
         self.generated: list[tuple[Tensor, Tensor, bool]] = []
 
-    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Step:
+    def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
             assert torch.equal(x, data.features[y])  # there is one image a class
             self.factor.data.fill_(self.script[epoch - 1])
@@ -783,7 +789,12 @@ class Scripted(GenerativeMethod):
             number = sum(other == epoch for other, *_ in self.steps)
             return {"calm": torch.ones(()), "wild": torch.tensor(self.said.get((epoch, number), 0.0))}
 
-        return step
+        def criticise(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
+            assert torch.equal(x, data.features[y])
+            self.criticised.append((epoch, y.tolist()))
+            return {}
+
+        return Round(step, criticise, self.n_batches)
 
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
         features = self.factor * attributes + 0.01 * torch.randn(attributes.shape, generator=rng)
@@ -822,6 +833,20 @@ class TestFit:
         assert [len(labels) for _, labels, _ in method.steps] == [4, 4, 1] * 3
         for epoch in (1, 2, 3):
             assert sorted(y for e, labels, _ in method.steps if e == epoch for y in labels) == list(range(9))
+
+    def test_every_step_of_a_critic_has_a_fresh_batch(self):
+        """The generator takes the last, as often as without; images are gone through as evenly as can be."""
+        method, data, _ = make_scripted()
+        method.n_batches = 3
+        method.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 2))
+        assert [epoch for epoch, *_ in method.steps] == [1] * 3 + [2] * 3
+        assert [labels for _, labels, _ in method.steps] == [labels for _, labels in method.criticised[2::3]]
+        for epoch in (1, 2):
+            batches = [labels for e, labels in method.criticised if e == epoch]
+            assert [len(batch) for batch in batches] == [4] * 9
+            shown = [y for batch in batches for y in batch]
+            assert sorted(shown[:9]) == sorted(shown[9:18]) == list(range(9))
+            assert len({tuple(batch) for batch in batches}) == 9
 
     @pytest.mark.parametrize("selects", [True, False])
     def test_steps_are_in_training_mode_and_synthesis_is_not(self, selects: bool):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmark.api import TrainData
 from methods.generative import lisgan
+from methods.generative._synthesis import Round
 from methods.generative.lisgan import LisGAN, soul_samples, to_nearest
 from tests.reference.generative import Row, first_run, make_batch, normal, slopes, slow_features
 from tests.reference.networks import slow_layer
@@ -197,13 +198,13 @@ def test_the_means_are_drawn_anew_in_every_batch():
     means = []
 
     def prepare(run: Any) -> Any:
-        step = method.prepare(data, class_slot(data, None), run)
+        training = method.prepare(data, class_slot(data, None), run)
 
         def twice(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
-            step(x, y, epoch)
-            return step(x, y, epoch)
+            training([(x, y)], epoch)
+            return training([(x, y)], epoch)
 
-        return twice
+        return Round(twice)
 
     def note(x: Tensor, souls: Tensor) -> Tensor:
         if len(x) == data.n_seen:

@@ -23,6 +23,7 @@ from tests.reference.generative import (
     slow_generated,
     slow_mlp,
     slow_pair,
+    take_round,
     unseen_accuracy,
 )
 from tests.reference.networks import slow_layer
@@ -223,7 +224,7 @@ def test_decay_moves_what_has_no_gradient(decay: float):
     data, batch = make_batch()
     method = make_method(data, lr=1e-3, weight_decay=decay)
     start = method.regressor.weight.detach().clone()
-    method.prepare(data, class_slot(data, 0.0), first_run())(batch.features, batch.labels, 1)
+    take_round(method.prepare(data, class_slot(data, 0.0), first_run()), batch)
     expected = start - (1e-3 * start.sign() if decay else 0.0)
     assert torch.allclose(method.regressor.weight.detach(), expected, rtol=0, atol=1e-8)
 

@@ -19,6 +19,7 @@ from tests.reference.generative import (
     make_batch,
     make_scaled_batch,
     own_slot,
+    round_of,
     slow_error,
     slow_generated,
     slow_mlp,
@@ -89,17 +90,20 @@ def test_every_objective_and_its_gradient(with_loss: bool, epoch: int, freeze_de
     data, batch = make_scaled_batch(output)
     rates: Any = {"lr": 0.02, "decoder_lr": 0.03, "feedback_lr": 0.04}
     method = make_method(
-        TFVAEGAN, data, output=output, freeze_decoder=freeze_decoder, feedback_weight=0.8, critic_steps=1, **rates
+        TFVAEGAN, data, output=output, freeze_decoder=freeze_decoder, feedback_weight=0.8, critic_steps=2, **rates
     )
     found, logged = descents_and_log(method, data, batch, own_slot(method, data, with_loss), epoch)
-    regression, *critics, generator = found
+    *steps, generator = found
+    regressions, critics = steps[::2], steps[1::2]
 
-    def rebuild(noise: Tensor) -> tuple[list[Row], float]:
+    def rebuild(batch: TrainData, noise: Tensor) -> tuple[list[Row], float]:
         return slow_twice(method, batch, noise, first_hidden(method, batch, noise) if epoch % 2 == 0 else None)
 
-    real = batch.features.tolist()
-    check_descent(method, regression, partial(slow_regression, method, real, batch, with_loss), "decoder")
-    assert learning_rates(method, regression) == {"decoder": 0.03}
+    assert len(regressions) == 2  # at every step of the critic, on its batch
+    for regression, own in zip(regressions, round_of(batch, 2), strict=True):
+        slow = partial(slow_regression, method, own.features.tolist(), own, with_loss)
+        check_descent(method, regression, slow, "decoder")
+        assert learning_rates(method, regression) == {"decoder": 0.03}
     noise = noise_of_a_run()
     check_critics(method, batch, critics, rebuild, noise)
     drawn = draw(batch, noise)
@@ -111,13 +115,13 @@ def test_every_objective_and_its_gradient(with_loss: bool, epoch: int, freeze_de
         of_modules["feedback"] = 0.04
     check_descent(method, generator, partial(slow_objective, method, batch, drawn, hidden, with_loss), *of_modules)
     assert learning_rates(method, generator) == of_modules
-    fake, divergence = rebuild(drawn)
+    fake, divergence = rebuild(batch, drawn)
     method.config = method.config.model_copy(update={"adversarial_weight": 0.0})
     expected = {
         "critic": critics[-1].value,
         "autoencoder": slow_vaegan(method, batch, fake, divergence),
         "generator": generator.value,
-        "regression": regression.value,
+        "regression": regressions[-1].value,
     }
     assert logged == pytest.approx(expected, rel=1e-10)
 
@@ -146,10 +150,11 @@ def test_what_the_loss_learns_is_trained_with_the_decoder(freeze_decoder: bool):
     data, batch = make_batch()
     method = make_method(TFVAEGAN, data, freeze_decoder=freeze_decoder)
     slot = slot_for(method, data, learning_loss(data))
-    regression, *critics, generator = descents(method, data, batch, slot)
-    assert regression.held == {"decoder", "loss"}
+    *steps, generator = descents(method, data, batch, slot)
+    regressions, critics = steps[::2], steps[1::2]
+    assert all(regression.held == {"decoder", "loss"} for regression in regressions)
     assert generator.held == GENERATING | (set() if freeze_decoder else {"decoder", "loss"})
-    for descent in (regression,) if freeze_decoder else (regression, generator):
+    for descent in regressions if freeze_decoder else (*regressions, generator):
         assert descent.gradients["loss.log_noise"].abs() > 1e-3
     assert not any("loss" in critic.held for critic in critics)
 

@@ -65,7 +65,7 @@ def test_every_objective_and_its_gradient(with_loss: bool, output: str):
     found, logged = descents_and_log(method, data, batch, own_slot(method, data, with_loss))
     *critics, generator = found
     noise = noise_of_a_run()
-    check_critics(method, batch, critics, partial(slow_rebuild, method, batch), noise)
+    check_critics(method, batch, critics, partial(slow_rebuild, method), noise)
     drawn = draw(batch, noise)
     check_descent(method, generator, partial(slow_objective, method, batch, drawn, with_loss), *NETWORKS)
     assert learning_rates(method, generator) == dict.fromkeys(NETWORKS, 0.02)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.api import Method, Slot, TrainData
 from methods.generative import _adversarial
-from tests.reference.generative import first_run
+from tests.reference.generative import first_run, take_round
 
 CLASSIFIERS = {"zsl_classifier", "gzsl_classifier"}
 
@@ -70,28 +70,27 @@ def joined(optimizers: tuple[torch.optim.Optimizer, ...]) -> torch.optim.Optimiz
 
 
 def descents(method: Any, data: TrainData, batch: TrainData, slot: Slot, epoch: int = 1) -> list[Descent]:
-    """What a ``batch`` descends on, in this order; what ``prepare`` trains beforehand is trained."""
+    """What a round that ends with the ``batch`` descends on, in this order; what ``prepare`` trains beforehand is trained."""
     return descents_and_log(method, data, batch, slot, epoch)[0]
 
 
 def descents_and_log(
     method: Any, data: TrainData, batch: TrainData, slot: Slot, epoch: int = 1
 ) -> tuple[list[Descent], dict[str, float]]:
-    """``descents``, and what the batch logs."""
+    """``descents``, and what the round logs."""
     found: list[Descent] = []
     with pytest.MonkeyPatch.context() as patch:
         for module in (sys.modules[type(method).__module__], _adversarial):
             patch.setattr(module, "descend", recorder(method, slot, found))
-        step = method.prepare(data, slot, first_run())
-        logged = step(batch.features, batch.labels, epoch)
+        logged = take_round(method.prepare(data, slot, first_run()), batch, epoch)
     return found, {name: value.item() for name, value in logged.items()}
 
 
 def moved(method: Any, data: TrainData, batch: TrainData, slot: Slot, epoch: int = 1) -> set[str]:
-    """The modules that one real step moves; not those that ``prepare`` alone trains."""
-    step = method.prepare(data, slot, first_run())
+    """The modules that one real round moves; not those that ``prepare`` alone trains."""
+    training = method.prepare(data, slot, first_run())
     before = {name: p.detach().clone() for name, p in parameters_of(method, slot).items()}
-    step(batch.features, batch.labels, epoch)
+    take_round(training, batch, epoch)
     after = parameters_of(method, slot)
     return {name.split(".")[0] for name, p in before.items() if not torch.equal(p, after[name])}
 

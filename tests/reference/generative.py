@@ -15,6 +15,7 @@ from benchmark.api import RegressionLoss, Slot, TrainData
 from benchmark.engine.runs import RefitRun
 from losses import build
 from methods.generative._blocks import FeatureGenerator, PairNet
+from methods.generative._synthesis import Round
 from tests.reference.networks import slow_layer
 from tests.reference.toy import (
     CPU,
@@ -49,6 +50,17 @@ def make_batch() -> tuple[TrainData, TrainData]:
     batch = TrainData(data.features[images], data.labels[images], data.attributes, data.n_seen)
     assert batch.labels.tolist() == [1, 0, 2, 0, 1, 0]
     return data, batch
+
+
+def round_of(batch: TrainData, n: int) -> list[TrainData]:
+    """The batches of a round: the last is the ``batch``, each one before is without one more of its first images."""
+    starts = reversed(range(n))
+    return [TrainData(batch.features[k:], batch.labels[k:], batch.attributes, batch.n_seen) for k in starts]
+
+
+def take_round(training: Round, batch: TrainData, epoch: int = 1) -> dict[str, Tensor]:
+    """What ``training`` logs of ``round_of`` the batch."""
+    return training([(one.features, one.labels) for one in round_of(batch, training.n_batches)], epoch)
 
 
 def make_scaled_batch(output: str) -> tuple[TrainData, TrainData]:

@@ -17,6 +17,7 @@ from tests.reference.generative import (
     lively,
     make_batch,
     own_slot,
+    round_of,
     slow_code,
     slow_critic_objective,
     slow_divergence,
@@ -28,8 +29,8 @@ from tests.reference.generative import (
 from tests.reference.networks import slow_layer
 from tests.reference.toy import seeded
 
-#: Decodes codes (B, Z), drawn as standard normal noise: to features, and the mean divergence of the codes.
-Rebuild = Callable[[Tensor], tuple[list[Row], float]]
+#: Of a batch and (B, Z) standard normal noise the features that codes are decoded to, and their mean divergence.
+Rebuild = Callable[[TrainData, Tensor], tuple[list[Row], float]]
 
 
 def make_method(kind: type[Any], data: TrainData, **settings: Any) -> Any:
@@ -59,13 +60,18 @@ def draw(batch: TrainData, noise: torch.Generator, dtype: torch.dtype = torch.fl
 def check_critics(
     method: Any, batch: TrainData, critics: list[Descent], rebuild: Rebuild, noise: torch.Generator
 ) -> None:
-    """Each step of the critic is between the images and reconstructions of them, drawn anew."""
+    """Each step of the critic is between the images of its own batch and reconstructions of them, drawn anew."""
     assert len(critics) == method.config.critic_steps
-    for critic in critics:
-        fake, _ = rebuild(draw(batch, noise))
-        mix = torch.rand(len(batch.labels), 1, generator=noise).flatten().tolist()
-        assert critic.value == pytest.approx(slow_critic_objective(method, batch, fake, mix), rel=1e-10)
-        assert critic.held == critic.reached == {"critic"}
+    for critic, own in zip(critics, round_of(batch, len(critics)), strict=True):
+        check_critic(method, own, critic, rebuild, noise)
+
+
+def check_critic(method: Any, batch: TrainData, critic: Descent, rebuild: Rebuild, noise: torch.Generator) -> None:
+    """One step of the critic."""
+    fake, _ = rebuild(batch, draw(batch, noise))
+    mix = torch.rand(len(batch.labels), 1, generator=noise).flatten().tolist()
+    assert critic.value == pytest.approx(slow_critic_objective(method, batch, fake, mix), rel=1e-10)
+    assert critic.held == critic.reached == {"critic"}
 
 
 def check_the_critics_weight(kind: type[Any], **settings: Any) -> None:

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 from benchmark.api import Run, Slot, TrainData
 from benchmark.toolkit import linear
 from methods.generative import _adversarial, _synthesis
-from methods.generative._synthesis import Step
+from methods.generative._synthesis import Round
 from tests.reference.descents import Descent, check_descent, recorder
 from tests.reference.generative import (
     Row,
     first_run,
     lively,
+    round_of,
     slow_adam,
     slow_critic_objective,
     slow_features,
     slow_mlp,
+    take_round,
     unseen_accuracy,
 )
 from tests.reference.networks import slow_layer
@@ -50,13 +52,13 @@ def frozen_classifier(data: TrainData) -> nn.Linear:
     return layer.requires_grad_(False)
 
 
-def wgan_descents(method: Any, data: TrainData, batch: TrainData, prepare: Callable[[Run], Step]) -> list[Descent]:
-    """What a batch descends on, in this order; no step is taken. ``frozen_classifier`` is the frozen classifier."""
+def wgan_descents(method: Any, data: TrainData, batch: TrainData, prepare: Callable[[Run], Round]) -> list[Descent]:
+    """What a round descends on, in this order; no step is taken. ``frozen_classifier`` is the frozen classifier."""
     found: list[Descent] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_adversarial, "descend", recorder(method, Slot(data.attributes), found))
         patch.setattr(_synthesis, "train_softmax", lambda *_, **__: frozen_classifier(data))
-        prepare(first_run())(batch.features, batch.labels, 1)
+        take_round(prepare(first_run()), batch)
     return found
 
 
@@ -77,7 +79,7 @@ def check_wgan(
     method: Any,
     data: TrainData,
     batch: TrainData,
-    prepare: Callable[[Run], Step],
+    prepare: Callable[[Run], Round],
     term: Callable[[list[Row]], float] = lambda fake: 0.0,
 ) -> None:
     """The critic's objectives and then the generator's, and their gradients, agree with the loops.
@@ -92,13 +94,13 @@ def check_wgan(
     *critic, generator = wgan_descents(method, data, batch, prepare)
     noise, n = first_run().rng("noise"), len(batch.labels)
     assert len(critic) == method.config.critic_steps
-    for descent in critic:
-        drawn = torch.randn(n, method.generator.n_noise, generator=noise)
-        fake = slow_features(method.generator, drawn, batch.targets)
-        mix = torch.rand(n, 1, generator=noise).flatten().tolist()
+    for descent, own in zip(critic, round_of(batch, len(critic)), strict=True):
+        drawn = torch.randn(len(own.labels), method.generator.n_noise, generator=noise)
+        fake = slow_features(method.generator, drawn, own.targets)
+        mix = torch.rand(len(own.labels), 1, generator=noise).flatten().tolist()
 
-        def of_critic(fake: list[Row] = fake, mix: Row = mix) -> float:
-            return slow_critic_objective(method, batch, fake, mix)
+        def of_critic(own: TrainData = own, fake: list[Row] = fake, mix: Row = mix) -> float:
+            return slow_critic_objective(method, own, fake, mix)
 
         check_descent(method, descent, of_critic, "critic")
         assert descent.reached == {"critic"}
