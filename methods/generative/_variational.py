@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta
 from benchmark.config import Config
 from methods.generative._adversarial import Adversary, Critic, CriticSettings, gan
-from methods.generative._blocks import FeatureGenerator, Output, mlp
+from methods.generative._blocks import FeatureGenerator, Output, adam, mlp
 
 #: (B, Z) means and (B, Z) log-variances of diagonal Gaussians.
 Gaussian = tuple[Tensor, Tensor]
@@ -34,10 +34,14 @@ class AutoencoderSettings(Config):
     Attributes:
         output: what the generator's features look like; scaled to [0, 1], they are compared by cross-entropy.
         adversarial_weight: the weight of the critic's judgement in the generator's objective.
+        encoder_depth: hidden layers of the encoder: 2, the second of twice the code's size (TF-VAEGAN's release), or 1.
+        encoder_beta1: the encoder's beta1 of Adam; that of the generator is 0.5.
     """
 
     output: Output = "sigmoid"
     adversarial_weight: float = Field(10.0, ge=0)
+    encoder_depth: Literal[1, 2] = 2
+    encoder_beta1: float = Field(0.9, ge=0, lt=1)
 
 
 class GaussianEncoder(nn.Module):
@@ -103,12 +107,21 @@ def reconstruct(
 
 
 def autoencoding_gan(
-    meta: Meta, settings: CriticSettings, rng: torch.Generator
+    meta: Meta, settings: CriticSettings, encoder_depth: int, rng: torch.Generator
 ) -> tuple[GaussianEncoder, FeatureGenerator, Critic]:
     """The encoder, the generator and the critic of f-VAEGAN-D2; a code has as many dimensions as the attributes."""
-    encoder = GaussianEncoder([meta.n_features + meta.n_attributes, settings.hidden, meta.n_attributes], rng)
+    d, a = meta.n_features, meta.n_attributes
+    encoder = GaussianEncoder([d + a, settings.hidden, *[2 * a] * (encoder_depth - 1), a], rng)
     generator, critic = gan(meta, settings, rng)
     return encoder, generator, critic
+
+
+def autoencoder_adam(
+    lr: float, encoder: GaussianEncoder, generator: FeatureGenerator, settings: AutoencoderSettings
+) -> torch.optim.Adam:
+    """The optimiser of both, with the encoder's own beta1."""
+    of_encoder = {"params": list(encoder.parameters()), "betas": (settings.encoder_beta1, 0.999)}
+    return adam(lr, generator, groups=[of_encoder])
 
 
 def autoencode(

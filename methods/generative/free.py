@@ -16,7 +16,13 @@ from benchmark.toolkit import descend
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._blocks import SemanticDecoder, adam
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
-from methods.generative._variational import AutoencoderSettings, autoencode, autoencoding_gan, reconstruct
+from methods.generative._variational import (
+    AutoencoderSettings,
+    autoencode,
+    autoencoder_adam,
+    autoencoding_gan,
+    reconstruct,
+)
 from methods.self_weighted import self_weighted_error
 
 
@@ -61,14 +67,14 @@ class FREE(GenerativeMethod):
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
         d, a, hidden = meta.n_features, meta.n_attributes, config.hidden
         super().__init__(meta, config, rng, n_represented=d + hidden + a)
-        self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, rng)
+        self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, config.encoder_depth, rng)
         self.refinement = SemanticDecoder(d, hidden, 2 * a, rng)
         self.centres = nn.Parameter(torch.randn(meta.n_seen, a, generator=rng))
 
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot, noise = self.config, slot.or_else(self_weighted_error), run.rng("noise")
         adversary = Adversary(self.critic, config.lr, noise)
-        generator_optimiser = adam(config.lr, self.encoder, self.generator)
+        generator_optimiser = autoencoder_adam(config.lr, self.encoder, self.generator, config)
         groups = [{"params": [self.centres]}, *slot.parameter_groups()]
         refinement_optimiser = adam(config.lr, self.refinement, groups=groups)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.api import Meta, Run, Slot, TrainData
@@ -15,7 +16,7 @@ from benchmark.toolkit import descend
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._blocks import SemanticDecoder, adam, mlp
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
-from methods.generative._variational import AutoencoderSettings, autoencode, autoencoding_gan
+from methods.generative._variational import AutoencoderSettings, autoencode, autoencoder_adam, autoencoding_gan
 from methods.self_weighted import self_weighted_error
 
 
@@ -49,6 +50,7 @@ class TFVAEGAN(GenerativeMethod):
             feedback_lr: learning rate of F.
             decoder_lr: learning rate of Dec.
             freeze_decoder: Dec learns from real features alone.
+            feedback_output: what F's last layer is followed by: a LeakyReLU (``leaky``, as released), or nothing.
         """
 
         feedback_weight: float = Field(1.0, ge=0)
@@ -56,20 +58,23 @@ class TFVAEGAN(GenerativeMethod):
         feedback_lr: float = Field(1e-5, gt=0)
         decoder_lr: float = Field(1e-4, gt=0)
         freeze_decoder: bool = False
+        feedback_output: Literal["leaky", "linear"] = "leaky"
 
     config: Config
 
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
         d, a, hidden = meta.n_features, meta.n_attributes, config.hidden
         super().__init__(meta, config, rng, n_represented=d + hidden + a)
-        self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, rng)
+        self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, config.encoder_depth, rng)
         self.decoder = SemanticDecoder(d, hidden, a, rng)
         self.feedback = mlp([hidden, hidden, hidden], rng)
+        if config.feedback_output == "leaky":
+            self.feedback.append(nn.LeakyReLU(0.2))
 
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot, noise = self.config, slot.or_else(self_weighted_error), run.rng("noise")
         adversary = Adversary(self.critic, config.lr, noise)
-        generator_optimiser = adam(config.lr, self.encoder, self.generator)
+        generator_optimiser = autoencoder_adam(config.lr, self.encoder, self.generator, config)
         decoder_optimiser = adam(config.decoder_lr, self.decoder, groups=slot.parameter_groups())
         feedback_optimiser = adam(config.feedback_lr, self.feedback)
 

@@ -11,9 +11,14 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from methods.generative._adversarial import Adversary, CriticSettings
-from methods.generative._blocks import adam
 from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Round, cycle_term
-from methods.generative._variational import AutoencoderSettings, autoencode, autoencoding_gan, reconstruct
+from methods.generative._variational import (
+    AutoencoderSettings,
+    autoencode,
+    autoencoder_adam,
+    autoencoding_gan,
+    reconstruct,
+)
 
 
 @METHODS.register(
@@ -45,14 +50,14 @@ class VAEGAN(GenerativeMethod):
 
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
         super().__init__(meta, config, rng)
-        self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, rng)
+        self.encoder, self.generator, self.critic = autoencoding_gan(meta, config, config.encoder_depth, rng)
         self.regressor = linear(meta.n_features, meta.n_attributes, rng)
 
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, noise = self.config, run.rng("noise")
         cycle = cycle_term(self.regressor, slot, data, config, config.batch_size, run)
         adversary = Adversary(self.critic, config.lr, noise)
-        optimiser = adam(config.lr, self.encoder, self.generator)
+        optimiser = autoencoder_adam(config.lr, self.encoder, self.generator, config)
 
         rebuild = functools.partial(reconstruct, self.encoder, self.generator, noise=noise)
 

@@ -374,9 +374,9 @@ def test_the_networks_of_a_gan_are_those_of_the_published_ones():
     assert same(generator, drawn[0])
     assert same(critic, drawn[1])
     rng = seeded(0)
-    encoder = GaussianEncoder([8, 7, 3], rng)
+    encoder = GaussianEncoder([8, 7, 6, 3], rng)
     rest = gan(meta, settings, rng)
-    found = autoencoding_gan(meta, settings, seeded(0))
+    found = autoencoding_gan(meta, settings, 2, seeded(0))
     assert all(same(a, b) for a, b in zip(found, (encoder, *rest), strict=True))
 
 

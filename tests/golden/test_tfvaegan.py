@@ -56,7 +56,8 @@ def slow_represented(method: Any, x: Row) -> Row:
 
 
 def slow_feedback(method: Any, hidden: Row, weight: float) -> Row:
-    return [weight * f for f in slow_mlp(method.feedback, hidden)]
+    additions = slow_mlp([*method.feedback[:3]], hidden)
+    return [weight * f for f in (leaky(additions) if method.config.feedback_output == "leaky" else additions)]
 
 
 def first_hidden(method: Any, batch: TrainData, noise: Tensor) -> list[Row]:
@@ -82,13 +83,15 @@ def slow_objective(method: Any, batch: TrainData, noise: Tensor, hidden: list[Ro
     return slow_vaegan(method, batch, fake, divergence) + regression
 
 
-@pytest.mark.parametrize("output", ["sigmoid", "linear"])
+@pytest.mark.parametrize(("output", "feedback"), [("sigmoid", "leaky"), ("linear", "leaky"), ("linear", "linear")])
 @pytest.mark.parametrize("freeze_decoder", [False, True])
 @pytest.mark.parametrize("epoch", [1, 2])
 @pytest.mark.parametrize("with_loss", [False, True])
-def test_every_objective_and_its_gradient(with_loss: bool, epoch: int, freeze_decoder: bool, output: str):
+def test_every_objective_and_its_gradient(
+    with_loss: bool, epoch: int, freeze_decoder: bool, output: str, feedback: str
+):
     data, batch = make_scaled_batch(output)
-    rates: Any = {"lr": 0.02, "decoder_lr": 0.03, "feedback_lr": 0.04}
+    rates: Any = {"lr": 0.02, "decoder_lr": 0.03, "feedback_lr": 0.04, "feedback_output": feedback}
     method = make_method(
         TFVAEGAN, data, output=output, freeze_decoder=freeze_decoder, feedback_weight=0.8, critic_steps=2, **rates
     )

@@ -57,11 +57,13 @@ def slow_objective(method: Any, batch: TrainData, noise: Tensor, with_loss: bool
     return value + method.config.regression_weight * slow_regression(method, fake, batch) if with_loss else value
 
 
-@pytest.mark.parametrize("output", ["sigmoid", "relu", "linear"])
+@pytest.mark.parametrize(("output", "depth"), [("sigmoid", 2), ("relu", 2), ("linear", 2), ("linear", 1)])
 @pytest.mark.parametrize("with_loss", [False, True])
-def test_every_objective_and_its_gradient(with_loss: bool, output: str):
+def test_every_objective_and_its_gradient(with_loss: bool, output: str, depth: int):
     data, batch = make_scaled_batch(output)
-    method = make_method(VAEGAN, data, output=output, lr=0.02, regressor_epochs=1)
+    method = make_method(VAEGAN, data, output=output, lr=0.02, regressor_epochs=1, encoder_depth=depth)
+    sizes = [tuple(layer.weight.shape) for layer in method.encoder.net[::2]]
+    assert sizes == ([(3, 5), (4, 3), (4, 4)] if depth == 2 else [(3, 5), (4, 3)])
     found, logged = descents_and_log(method, data, batch, own_slot(method, data, with_loss))
     *critics, generator = found
     noise = noise_of_a_run()

@@ -70,7 +70,7 @@ def joined(optimizers: tuple[torch.optim.Optimizer, ...]) -> torch.optim.Optimiz
 
 
 def descents(method: Any, data: TrainData, batch: TrainData, slot: Slot, epoch: int = 1) -> list[Descent]:
-    """What a round that ends with the ``batch`` descends on, in this order; what ``prepare`` trains beforehand is trained."""
+    """The descents of a round that ends with ``batch``, in order; what ``prepare`` trains beforehand is trained."""
     return descents_and_log(method, data, batch, slot, epoch)[0]
 
 
@@ -100,8 +100,10 @@ def learning_rates(method: nn.Module, descent: Descent) -> dict[str, float]:
     names = {id(p): name.split(".")[0] for name, p in method.named_parameters()}
     rates: dict[str, float] = {}
     for group in descent.optimizer.param_groups:
-        assert (group["betas"], group["weight_decay"]) == ((0.5, 0.999), 0)
+        assert group["weight_decay"] == 0
         for p in group["params"]:
+            beta1 = 0.9 if names[id(p)] == "encoder" else 0.5
+            assert group["betas"] == (beta1, 0.999)
             assert rates.setdefault(names[id(p)], group["lr"]) == group["lr"]
     return rates
 

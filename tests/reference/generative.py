@@ -155,8 +155,12 @@ def slow_sigmoid(x: float) -> float:
 
 
 def slow_mlp(net: Any, x: Row) -> Row:
-    """Two linear layers with a LeakyReLU between them."""
-    return slow_layer(net[2], leaky(slow_layer(net[0], x)))
+    """Linear layers with a LeakyReLU between them."""
+    first, *rest = net[::2]
+    x = slow_layer(first, x)
+    for layer in rest:
+        x = slow_layer(layer, leaky(x))
+    return x
 
 
 def slow_pair(net: PairNet, x: Row, attributes: Row) -> float:
