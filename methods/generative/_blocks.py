@@ -17,6 +17,10 @@ Output = Literal["relu", "sigmoid", "linear"]
 _OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "sigmoid": torch.sigmoid, "linear": nn.Identity()}
 
 
+#: That of every LeakyReLU below 0.
+SLOPE = 0.2
+
+
 def mlp(sizes: list[int], rng: torch.Generator) -> nn.Sequential:
     """Linear layers of the given ``sizes`` with LeakyReLU(0.2) between them.
 
@@ -24,7 +28,7 @@ def mlp(sizes: list[int], rng: torch.Generator) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(sizes):
-        layers += [linear(n_in, n_out, rng, std=0.02), nn.LeakyReLU(0.2)]
+        layers += [linear(n_in, n_out, rng, std=0.02), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers[:-1])
 
 
@@ -50,7 +54,7 @@ class FeatureGenerator(nn.Module):
 
     def forward(self, noise: Tensor, attributes: Tensor, feedback: Tensor | None = None) -> Tensor:
         """(B, D) features; ``feedback`` (B, hidden) is added to the hidden layer."""
-        hidden = F.leaky_relu(self.first(torch.cat([noise, attributes], dim=1)), 0.2)
+        hidden = F.leaky_relu(self.first(torch.cat([noise, attributes], dim=1)), SLOPE)
         return _OUTPUTS[self.output](self.last(hidden if feedback is None else hidden + feedback))
 
     def draw(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
@@ -68,7 +72,7 @@ class SemanticDecoder(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """(B, hidden) the hidden layer."""
-        return F.leaky_relu(self.first(x), 0.2)
+        return F.leaky_relu(self.first(x), SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_outputs)."""
@@ -90,6 +94,6 @@ class PairNet(nn.Module):
 
     def forward(self, x: Tensor, attributes: Tensor) -> Tensor:
         """(B, C) scores."""
-        hidden = F.leaky_relu(self.of_features(x)[:, None] + self.of_attributes(attributes), 0.2)
+        hidden = F.leaky_relu(self.of_features(x)[:, None] + self.of_attributes(attributes), SLOPE)
         scores: Tensor = self.last(hidden)
         return scores.squeeze(-1)

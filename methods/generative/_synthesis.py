@@ -96,10 +96,10 @@ class GenerativeMethod(Method):
 
     Subclasses set ``generator`` and ``regressor``, or say otherwise how they generate and predict semantics.
 
-    To be scored, features of unseen classes are generated; one softmax classifier is trained on those alone (ZSL) and
-    one on those with the real features of seen classes (GZSL). In validation the validation classes play the unseen
-    ones: their features are generated from their attributes in the same way, and which epoch of the generator is kept
-    depends on how the classifiers trained on them do there.
+    To be scored, features of unseen classes are generated; one softmax classifier is trained on those with the real
+    features of seen classes (GZSL) and, once the state to keep is found, one on those alone (ZSL). In validation the
+    validation classes play the unseen ones: their features are generated from their attributes in the same way, and
+    which epoch of the generator is kept depends on how the GZSL classifiers trained on them do there.
 
     Args:
         meta: the sizes of the data.
@@ -142,7 +142,7 @@ class GenerativeMethod(Method):
             config.epochs,
             config.patience,
             every=config.evaluate_every,
-            ready=lambda: self._train_classifiers(data, run.rng("classifiers")),
+            ready=lambda: self.train_gzsl_classifier(data, run.rng("classifiers")),
         ):
             self.train()
             values = []
@@ -152,6 +152,9 @@ class GenerativeMethod(Method):
                     values.append(training(batches, epoch))
             self.eval()
             run.log(**_means(values, epoch))
+        self.eval()
+        # From the same noise: what is generated is what the other classifier was trained on.
+        self.train_zsl_classifier(data, run.rng("classifiers"), run.rng("zsl classifier"))
 
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:
         alone = len(classes) == self.meta.n_unseen
@@ -163,11 +166,20 @@ class GenerativeMethod(Method):
         attributes: Tensor = self.regressor(x)
         return attributes
 
-    def classifier_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(M, R) inputs and (M,) labels of the GZSL classifier: real seen images and generated unseen ones."""
+    def unseen_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(M, R) inputs and (M,) labels of the classifiers: generated features of unseen classes."""
         labels = data.unseen.repeat_interleave(self.config.n_generated)
-        generated = self.represent(self.generate(data.attributes[labels], rng))
-        return torch.cat([self.represent(data.features), generated]), torch.cat([data.labels, labels])
+        return self.represent(self.generate(data.attributes[labels], rng)), labels
+
+    def seen_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """(M, R) inputs and (M,) labels of the GZSL classifier: the real images."""
+        return self.represent(data.features), data.labels
+
+    def classifier_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(M, R) inputs and (M,) labels of the GZSL classifier, seen classes first."""
+        unseen, unseen_labels = self.unseen_data(data, rng)
+        seen, seen_labels = self.seen_data(data, rng)
+        return torch.cat([seen, unseen]), torch.cat([seen_labels, unseen_labels])
 
     def train_softmax(self, x: Tensor, labels: Tensor, n_classes: int, rng: torch.Generator) -> nn.Linear:
         """A linear softmax classifier of (M, R) inputs, trained as ``config`` says."""
@@ -182,15 +194,22 @@ class GenerativeMethod(Method):
             rng=rng,
         )
 
-    def _train_classifiers(self, data: TrainData, rng: torch.Generator) -> None:
-        # The same noise, weights and batches at every scoring, so that epochs differ by the generator alone.
+    def train_gzsl_classifier(self, data: TrainData, rng: torch.Generator) -> None:
+        """Train the classifier of all classes; its ``rng`` draws noise, weights and batches.
+
+        They are the same at every scoring, so that epochs differ by the generator alone.
+        """
         with torch.no_grad():
             x, labels = self.classifier_data(data, rng)
-        unseen = labels >= data.n_seen
-        zsl = self.train_softmax(x[unseen], labels[unseen] - data.n_seen, self.meta.n_unseen, rng)
-        gzsl = self.train_softmax(x, labels, self.meta.n_seen + self.meta.n_unseen, rng)
-        self.zsl_classifier.load_state_dict(zsl.state_dict())
-        self.gzsl_classifier.load_state_dict(gzsl.state_dict())
+        layer = self.train_softmax(x, labels, self.meta.n_seen + self.meta.n_unseen, rng)
+        self.gzsl_classifier.load_state_dict(layer.state_dict())
+
+    def train_zsl_classifier(self, data: TrainData, noise: torch.Generator, rng: torch.Generator) -> None:
+        """Train the classifier of unseen classes alone; its ``rng`` draws weights and batches."""
+        with torch.no_grad():
+            x, labels = self.unseen_data(data, noise)
+        layer = self.train_softmax(x, labels - data.n_seen, self.meta.n_unseen, rng)
+        self.zsl_classifier.load_state_dict(layer.state_dict())
 
     def _arithmetic(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
         if self.config.precision == "float32":

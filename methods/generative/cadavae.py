@@ -151,16 +151,18 @@ class CADAVAE(GenerativeMethod):
         attributes: Tensor = self.attribute_decoder(self.represent(x))
         return attributes
 
-    def classifier_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def unseen_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(M, Z) codes and (M,) labels of unseen classes, from their attributes."""
+        labels = data.unseen.repeat_interleave(self.config.n_generated)
+        return self._draw(self.attribute_encoder(data.attributes[labels]), rng), labels
+
+    def seen_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """(M, Z) codes and (M,) labels: as many for each seen class, of its images, drawn with replacement."""
-        unseen = data.unseen.repeat_interleave(self.config.n_generated)
-        of_unseen = self._draw(self.attribute_encoder(data.attributes[unseen]), rng)
         counts = data.class_counts
         share = torch.rand(data.n_seen, self.config.n_seen_codes, generator=rng, device=counts.device)
         places = (counts.cumsum(0) - counts)[:, None] + (share * counts[:, None]).long()
         images = data.labels.argsort(stable=True)[places.flatten()]
-        of_seen = self._draw(self.feature_encoder(data.features[images]), rng)
-        return torch.cat([of_seen, of_unseen]), torch.cat([data.labels[images], unseen])
+        return self._draw(self.feature_encoder(data.features[images]), rng), data.labels[images]
 
     def _draw(self, gaussian: Gaussian, rng: torch.Generator) -> Tensor:
         """(B, Z) codes of Gaussians."""

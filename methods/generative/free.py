@@ -101,14 +101,19 @@ class FREE(GenerativeMethod):
         return Round(train_generator, train_critic, config.critic_steps)
 
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
-        return torch.cat([x, self.refinement.hidden(x), self.semantics(x)], dim=1)
+        hidden = self.refinement.hidden(x)
+        return torch.cat([x, hidden, torch.sigmoid(self._code(hidden)[0])], dim=1)
 
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         return torch.sigmoid(self._refine(x)[0])
 
     def _refine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, A) mean and (B, A) standard deviation of the codes of (B, D) features."""
-        mean, spread = self.refinement(x).chunk(2, dim=1)
+        return self._code(self.refinement.hidden(x))
+
+    def _code(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """That of (B, hidden) hidden layers."""
+        mean, spread = self.refinement.last(hidden).chunk(2, dim=1)
         return mean, torch.sigmoid(spread)
 
     def _centre_loss(self, codes: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:

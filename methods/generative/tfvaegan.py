@@ -14,7 +14,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from methods.generative._adversarial import Adversary, CriticSettings
-from methods.generative._blocks import SemanticDecoder, adam, mlp
+from methods.generative._blocks import SLOPE, SemanticDecoder, adam, mlp
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import AutoencoderSettings, autoencode, autoencoder_adam, autoencoding_gan
 from methods.self_weighted import self_weighted_error
@@ -69,7 +69,7 @@ class TFVAEGAN(GenerativeMethod):
         self.decoder = SemanticDecoder(d, hidden, a, rng)
         self.feedback = mlp([hidden, hidden, hidden], rng)
         if config.feedback_output == "leaky":
-            self.feedback.append(nn.LeakyReLU(0.2))
+            self.feedback.append(nn.LeakyReLU(SLOPE))
 
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot, noise = self.config, slot.or_else(self_weighted_error), run.rng("noise")
@@ -108,11 +108,15 @@ class TFVAEGAN(GenerativeMethod):
         return self._generate(noise, attributes, self.config.synthesis_feedback_weight)
 
     def represent(self, x: Tensor) -> Tensor:  # noqa: D102
-        return torch.cat([x, self.decoder.hidden(x), self.semantics(x)], dim=1)
+        hidden = self.decoder.hidden(x)
+        return torch.cat([x, hidden, self._attributes(hidden)], dim=1)
 
     def semantics(self, x: Tensor) -> Tensor:
         """(B, A) attributes of unit norm, read from (B, D) features."""
-        return F.normalize(self.decoder(x), dim=1)
+        return self._attributes(self.decoder.hidden(x))
+
+    def _attributes(self, hidden: Tensor) -> Tensor:
+        return F.normalize(self.decoder.last(hidden), dim=1)
 
     def _generate(self, code: Tensor, attributes: Tensor, weight: float) -> Tensor:
         """(B, D) features for (B, Z) codes; from the second run where the feedback has a ``weight``."""

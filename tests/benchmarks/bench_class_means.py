@@ -43,7 +43,8 @@ class Gaussians(CLSWGAN):
         covariance = within.T @ within / len(within)
         self.factor = torch.linalg.cholesky(covariance + 1e-6 * covariance.trace() * torch.eye(len(covariance)))
         self.means, self.attributes = means, data.attributes
-        self._train_classifiers(data, torch.Generator().manual_seed(0))
+        self.train_gzsl_classifier(data, torch.Generator().manual_seed(0))
+        self.train_zsl_classifier(data, *(torch.Generator().manual_seed(seed) for seed in (0, 1)))
 
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
         classes = torch.cdist(attributes, self.attributes).argmin(1)

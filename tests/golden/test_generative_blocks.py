@@ -27,7 +27,6 @@ from methods.generative._adversarial import (
     CriticSettings,
     classifying_wgan,
     gan,
-    gradient_penalty,
 )
 from methods.generative._blocks import FeatureGenerator, Output, PairNet, SemanticDecoder, adam, mlp
 from methods.generative._synthesis import (
@@ -78,8 +77,6 @@ from tests.reference.generative import (
 from tests.reference.networks import slow_layer
 from tests.reference.toy import CPU, class_slot, dot, make_train, seeded, slow_class_loss
 from tests.reference.wgan import check_wgan, make_wgan, wgan_descents
-
-STEP = 1e-5
 
 # Networks -------------------------------------------------------------------------------------------------------------
 
@@ -257,76 +254,18 @@ class TestDescend:
 # The critic -----------------------------------------------------------------------------------------------------------
 
 
-def critic_value(parameters: list[Tensor], x: Tensor, attributes: Tensor) -> Tensor:
-    first, second = parameters
-    return torch.tanh(torch.cat([x, attributes], dim=1) @ first) @ second
-
-
-def slow_penalty(parameters: list[Tensor], real: Tensor, fake: Tensor, attributes: Tensor, mix: Tensor) -> float:
+def slow_penalty(critic: Any, real: Tensor, fake: Tensor, attributes: Tensor, mix: Tensor) -> float:
     """Mean over i of (norm of the critic's gradient at mix_i real_i + (1 - mix_i) fake_i, minus 1)^2, no autograd."""
     total = 0.0
     for i in range(len(real)):
         between = mix[i] * real[i] + (1 - mix[i]) * fake[i]
 
         def criticism(between: Tensor = between, i: int = i) -> float:
-            return critic_value(parameters, between[None], attributes[i : i + 1]).item()
+            return slow_mlp(critic.net, between.tolist() + attributes[i].tolist())[0]
 
-        squares = slopes(between, criticism, STEP).square().sum().item()
+        squares = slopes(between, criticism).square().sum().item()
         total += (squares**0.5 - 1) ** 2
     return total / len(real)
-
-
-class TestGradientPenalty:
-    def case(self, seed: int) -> tuple[list[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
-        rng = seeded(seed)
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-        mix = torch.rand(4, 1, generator=rng, dtype=torch.float64)
-        return [draw(5, 6), draw(6, 1)], (draw(4, 3), draw(4, 3), draw(4, 2), mix)
-
-    @pytest.mark.parametrize("seed", range(5))
-    def test_agrees_with_finite_differences(self, seed: int):
-        parameters, inputs = self.case(seed)
-        found = gradient_penalty(lambda x, a: critic_value(parameters, x, a), *inputs).detach()
-        assert float(found) == pytest.approx(slow_penalty(parameters, *inputs), rel=1e-7)
-
-    def test_so_does_its_gradient_in_the_weights(self):
-        parameters, inputs = self.case(7)
-        for parameter in parameters:
-            parameter.requires_grad_()
-        gradient_penalty(lambda x, a: critic_value(parameters, x, a), *inputs).backward()
-        gradients = [parameter.grad for parameter in parameters]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            assert gradient is not None
-            expected = slopes(parameter.detach(), lambda: slow_penalty(parameters, *inputs), 1e-3)
-            assert torch.allclose(gradient, expected, rtol=0, atol=1e-4)
-
-    def test_a_critic_of_slope_one_has_none(self):
-        _, (real, fake, attributes, mix) = self.case(0)
-        direction = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
-        assert float(gradient_penalty(lambda x, a: x @ direction[:, None], real, fake, attributes, mix)) < 1e-25
-        assert float(gradient_penalty(lambda x, a: 3 * x @ direction[:, None], real, fake, attributes, mix)) == (
-            pytest.approx(4)
-        )
-
-    def test_mix_is_the_share_of_the_real_ones(self):
-        """Where the critic is steep at real features alone, only mix = 1 sees it."""
-        real, fake = torch.ones(3, 2), -torch.ones(3, 2)
-
-        def critic(x: Tensor, attributes: Tensor) -> Tensor:
-            return 5 * x.clamp(min=0).sum(1, keepdim=True)
-
-        steep, flat = (gradient_penalty(critic, real, fake, real, torch.full((3, 1), share)) for share in (1.0, 0.0))
-        assert float(steep) == pytest.approx((5 * 2**0.5 - 1) ** 2, rel=1e-6)
-        assert float(flat) == pytest.approx(1)
-
-    def test_a_flat_critic_has_a_finite_gradient(self):
-        slope = torch.zeros(2, 1, requires_grad=True)
-        gradient_penalty(lambda x, a: x @ slope, *(torch.ones(3, 2) for _ in range(3)), torch.ones(3, 1)).backward()
-        assert slope.grad is not None
-        assert slope.grad.isfinite().all()
 
 
 def make_critic(**settings: Any) -> Any:
@@ -336,6 +275,81 @@ def make_critic(**settings: Any) -> Any:
     for k, parameter in enumerate(critic.parameters()):
         parameter.data = 0.6 * normal(k, *parameter.shape)
     return SimpleNamespace(critic=critic, config=critic.settings)
+
+
+class TestGradientPenalty:
+    """It is what the weight of 1 adds to an objective of weight 0."""
+
+    def case(self, seed: int) -> tuple[Any, tuple[Tensor, Tensor, Tensor]]:
+        method, (_, batch) = make_critic(penalty_weight=1.0), make_batch()
+        for k, parameter in enumerate(method.critic.parameters()):
+            parameter.data = normal(10 * seed + k, *parameter.shape)
+        return method.critic, (normal(seed, 6, 3), normal(seed + 1, 6, 3), batch.targets)
+
+    def penalty(self, critic: Any, inputs: tuple[Tensor, Tensor, Tensor], seed: int = 4) -> Tensor:
+        real, fake, attributes = inputs
+        judged = critic(fake, attributes).mean() - critic(real, attributes).mean()
+        value: Tensor = critic.objective(*inputs, seeded(seed)) - judged
+        return value
+
+    def mix(self, seed: int = 4) -> Tensor:
+        return torch.rand(6, 1, generator=seeded(seed))
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_agrees_with_finite_differences(self, seed: int):
+        critic, inputs = self.case(seed)
+        expected = slow_penalty(critic, *inputs, self.mix())
+        assert self.penalty(critic, inputs).item() == pytest.approx(expected, rel=1e-7)
+
+    def test_so_does_its_gradient_in_the_weights(self):
+        critic, inputs = self.case(7)
+        self.penalty(critic, inputs).backward()
+        for parameter in list(critic.parameters())[:-1]:
+            expected = slopes(parameter.detach(), lambda: slow_penalty(critic, *inputs, self.mix()), 1e-3)
+            assert torch.allclose(parameter.grad, expected, rtol=0, atol=1e-4)
+        assert critic.net[0].weight.grad.abs().max() > 0.1
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_it_and_its_gradient_are_those_of_a_double_backward_pass(self, seed: int):
+        critic, (real, fake, attributes) = self.case(seed)
+        mix = self.mix().double()
+        between = (mix * real + (1 - mix) * fake).requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(between, attributes).sum(), between, create_graph=True)
+        expected = (gradient.norm(dim=1) - 1).square().mean()
+        found = self.penalty(critic, (real, fake, attributes))
+        assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+        weights = [critic.net[0].weight, critic.net[2].weight]
+        pairs = zip(*(torch.autograd.grad(value, weights) for value in (found, expected)), strict=True)
+        assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in pairs)
+
+    def test_a_critic_of_slope_one_has_none(self):
+        """Of one unit that is always active."""
+        _, inputs = self.case(0)
+        critic = make_critic(hidden=1, penalty_weight=1.0).critic
+        critic.net[0].weight.data = torch.tensor([[0.6, 0.0, 0.8, 5.0, 5.0]], dtype=torch.float64)
+        critic.net[0].bias.data.fill_(100.0)
+        for slope, expected in ((1.0, 0.0), (3.0, 4.0)):
+            critic.net[2].weight.data.fill_(slope)
+            assert self.penalty(critic, inputs).item() == pytest.approx(expected, abs=1e-12)
+
+    def test_mix_is_the_share_of_the_real_ones(self, monkeypatch: pytest.MonkeyPatch):
+        """Where the critic is steep at real features alone, only mix = 1 sees it."""
+        critic = make_critic(hidden=1, penalty_weight=1.0).critic
+        critic.net[0].weight.data = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+        critic.net[0].bias.data.zero_()
+        critic.net[2].weight.data.fill_(5.0)
+        ones = torch.ones(6, 3, dtype=torch.float64)
+        for share, slope in ((1.0, 5.0), (0.0, 1.0)):
+            mix = torch.full((6, 1), share, dtype=torch.float64)
+            monkeypatch.setattr(torch, "rand", lambda *_, mix=mix, **__: mix)
+            found = self.penalty(critic, (ones, -ones, torch.zeros(6, 2, dtype=torch.float64)))
+            assert found.item() == pytest.approx((slope - 1) ** 2, abs=1e-12)
+
+    def test_a_flat_critic_has_a_finite_gradient(self):
+        critic, inputs = self.case(0)
+        critic.net[2].weight.data.zero_()
+        self.penalty(critic, inputs).backward()
+        assert all(parameter.grad.isfinite().all() for parameter in critic.parameters())
 
 
 class TestCritic:
@@ -902,7 +916,8 @@ class TestClassifiers:
         method, data, _ = make_scripted(classifier_epochs=4, classifier_lr=0.3, classifier_batch_size=11)
         calls = note_softmax(monkeypatch)
         method.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 1))
-        zsl, gzsl = calls
+        gzsl, zsl = calls
+        assert torch.equal(method.generated[0][0], method.generated[1][0])  # from the same noise
         (generated, *_), fixed = method.generated[0], torch.full((15, 1), 7.0)
         assert torch.equal(zsl.x, torch.cat([fixed, 2 * generated], dim=1))
         assert zsl.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
@@ -913,8 +928,8 @@ class TestClassifiers:
             assert call.settings == {"epochs": 4, "lr": 0.3, "batch_size": 11}
             assert not call.x.requires_grad
         # The first call's layer is all ones, the second's all twos.
-        assert {v for p in method.zsl_classifier.parameters() for v in p.flatten().tolist()} == {1}
-        assert {v for p in method.gzsl_classifier.parameters() for v in p.flatten().tolist()} == {2}
+        assert {v for p in method.gzsl_classifier.parameters() for v in p.flatten().tolist()} == {1}
+        assert {v for p in method.zsl_classifier.parameters() for v in p.flatten().tolist()} == {2}
 
     def test_of_unseen_classes_alone_the_scores_are_that_ones(self):
         method, data, held = make_scripted()
@@ -936,14 +951,25 @@ class TestClassifiers:
         _, data, held = make_scripted()
         calls = note_softmax(monkeypatch)
         short.fit(data, Slot(data.attributes), SelectionRun(CPU, 0, "toy", held))
-        assert len(short.generated) == 3
+        assert len(short.generated) == 4
         assert all(torch.equal(features, short.generated[0][0]) for features, *_ in short.generated)
-        assert len({call.first for call in calls[::2]}) == len({call.first for call in calls[1::2]}) == 1
-        assert calls[0].first != calls[1].first
+        *gzsl, zsl = calls
+        assert [call.n_classes for call in calls] == [12] * 3 + [3]
+        assert len({call.first for call in gzsl}) == 1
+        assert gzsl[0].first != zsl.first
         monkeypatch.undo()
         short.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 1))
         long.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 3))
         assert same(short, long)
+
+    def test_the_one_of_all_classes_does_not_depend_on_the_other(self, monkeypatch: pytest.MonkeyPatch):
+        """The other is trained when the state to keep is found, with random numbers of its own."""
+        (one, data, _), (other, *_) = make_scripted(), make_scripted()
+        one.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 2))
+        monkeypatch.setattr(GenerativeMethod, "train_zsl_classifier", lambda *_: None)
+        other.fit(data, Slot(data.attributes), RefitRun(CPU, 0, "toy", 2))
+        assert same(one.gzsl_classifier, other.gzsl_classifier)
+        assert not same(one.zsl_classifier, other.zsl_classifier)
 
     def test_another_seed_has_other_noise(self):
         (one, data, _), (other, *_) = make_scripted(), make_scripted()
@@ -976,7 +1002,7 @@ class TestClassifiers:
         run = SelectionRun(CPU, 0, "toy", held)
         method.fit(data, Slot(data.attributes), run)
         assert [row["epoch"] for row in run.history if "held-out AUSUC" in row] == scored
-        assert len(method.generated) == len(scored)
+        assert len(method.generated) == len(scored) + 1  # and once more for the classifier of unseen classes alone
 
 
 class TestPrecision:
