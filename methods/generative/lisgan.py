@@ -31,8 +31,20 @@ class LisGAN(GenerativeMethod):
 
     where mean x_c is the mean of ``class_samples`` features generated for class c (eq. 6 and 8). The published
     method regresses no attributes; with a loss, it gets a linear regressor in a cycle over the classes of the batch
-    (see ``cycle_term``). Its second, cascaded classifier is left out: it is trained on pseudo-labelled test images,
-    which the inductive setting forbids.
+    (see ``cycle_term``).
+
+    Ours against the release (lijin118/LisGAN):
+
+    | item | release | here | effect |
+    | --- | --- | --- | --- |
+    | second classifier | trained on pseudo-labelled test images | left out: not inductive | not measured |
+    | batches | drawn anew for every step of the critic | the same, in passes over all images | below |
+    | soul samples | k-means of scikit-learn, best of several starts | one start of k-means++ | not measured |
+    | frozen classifier | 100 epochs, batches of 100 | as the other classifiers | not measured |
+    | classifiers | 50 epochs, the best on test | ``classifier_epochs``, the last one | not measured |
+
+    On CUB50 (strict, defaults, two seeds), one batch for all steps of the critic has H 44.9 and AUSUC 50.2, fresh ones
+    41.0 and 48.2: within the noise of two seeds.
     """
 
     semantics_need_loss = True

@@ -34,8 +34,21 @@ class SDGZSL(GenerativeMethod):
     divergence's and the correlation's weights grow over the first epochs. The classifiers take h_s.
 
     The published method regresses no attributes. With a loss, a linear head reads them from h_s, of real and of
-    reconstructed features: of the classes of the batch, all seen. Departures from public code: the relation is over all
-    seen classes; no batch normalisation in the autoencoder (there, its eps is 0.8 by mistake).
+    reconstructed features: of the classes of the batch, all seen.
+
+    Ours against the release (uqzhichen/SDGZSL), of which no effect was measured:
+
+    | item | release | here |
+    | --- | --- | --- |
+    | relation | to the classes of the batch; ReLU | to all seen classes; LeakyReLU |
+    | the VAE's encoder | hidden layers of 2048, 2048 and 128 units, dropout in them | one; dropout of features |
+    | its decoder | three hidden layers, dropout, batch normalisation (eps 0.8 by mistake) | one hidden layer |
+    | its output | LeakyReLU | ``output`` |
+    | variances of its codes | softplus | exponential |
+    | the autoencoder's decoder | a hidden layer, dropout | linear; ``code_dropout`` |
+    | discriminator | linear | a hidden layer |
+    | its steps | alternate with those against it | ``discriminator_steps`` with every one |
+    | classifiers | their best epoch on test | their last one |
     """
 
     semantics_need_loss = True

@@ -37,8 +37,23 @@ class TFVAEGAN(GenerativeMethod):
 
     Dec is the attribute-regression slot, on real and on reconstructed features. ``none`` is the published
     self-weighted error (``self_weighted_error``); a loss takes its place in both, and sees the classes of the batch, of
-    which reconstructions are. Departures from public code: the penalty's weight is fixed (see ``vaegan``), and Dec
-    takes one step on real features a batch, not one for each step of the critic.
+    which reconstructions are. Dec takes a step on real features with every step of the critic.
+
+    Ours against the release (akshitac8/tfvaegan):
+
+    | item | release | here | effect |
+    | --- | --- | --- | --- |
+    | hidden layers of the encoder | 2 | ``encoder_depth``: the same, or 1 | below |
+    | the encoder's beta1 | 0.9 | ``encoder_beta1``: the same | below |
+    | after F's last layer | LeakyReLU | ``feedback_output``: the same, or nothing | below |
+    | weight of the penalty | adapted: 10 at first, soon 0.6 to 1.5 | ``penalty_weight``, fixed | not measured |
+    | log-variances | free | within -10 and 10 | not measured |
+    | batches | drawn anew for every step of the critic | the same, in passes over all images | not measured |
+    | an epoch | a pass without and one with feedback | one of them, in turn | - |
+    | classifiers | their best epoch on test | their last one | 5 to 8 points of H |
+
+    On CUB50 (strict, defaults, two seeds) H is 61.6 and AUSUC 56.1; with one hidden layer, a beta1 of 0.5 and nothing
+    after F's last layer, 58.8 and 54.1.
     """
 
     class Config(GenerativeConfig, AutoencoderSettings, CriticSettings):

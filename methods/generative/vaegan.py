@@ -37,8 +37,22 @@ class VAEGAN(GenerativeMethod):
 
     The published method regresses no attributes. With a loss, it gets a linear regressor in a cycle (see
     ``cycle_term``) over the reconstructions of the batch: a re-weighted loss sees the seen classes that the batch
-    holds. Departure from public code: the penalty's weight is fixed. There it is adapted towards a gradient norm that
-    a good critic never has, and decays to nothing.
+    holds.
+
+    The authors released no code; ours against TF-VAEGAN's (akshitac8/tfvaegan) without its decoder and feedback:
+
+    | item | release | here | effect |
+    | --- | --- | --- | --- |
+    | hidden layers of the encoder | 2 | ``encoder_depth``: the same, or 1 | below |
+    | the encoder's beta1 | 0.9 | ``encoder_beta1``: the same | below |
+    | weight of the penalty | adapted: 10 at first, soon 0.6 to 1.5 | ``penalty_weight``, fixed | not measured |
+    | log-variances | free | within -10 and 10 | not measured |
+    | batches | drawn anew for every step of the critic | the same, in passes over all images | not measured |
+    | an epoch | two passes | one | not measured |
+    | classifiers | their best epoch on test | their last one | 5 to 8 points of H in ``tfvaegan`` |
+
+    On CUB50 (strict, defaults, two seeds) H is 53.2 and AUSUC 51.3; with one hidden layer and a beta1 of 0.5, 54.7 and
+    52.3.
     """
 
     semantics_need_loss = True
