@@ -59,7 +59,7 @@ class FREE(GenerativeMethod):
     | rate of FR | one of its own, the same in CUB's script | ``lr`` | - |
     | log-variances | free | within -10 and 10 | not measured |
     | batches | drawn anew for every step of the critic | the same, in passes over all images | not measured |
-    | an epoch | two passes | one | not measured |
+    | an epoch | two passes | one; published settings have twice as many | - |
     | classifiers | their best epoch on test | their last one | 5 to 8 points of H in ``tfvaegan`` |
 
     On CUB50 (strict, defaults, two seeds) H is 62.1 and AUSUC 55.0; with one hidden layer and a beta1 of 0.5, 60.2 and
@@ -75,6 +75,7 @@ class FREE(GenerativeMethod):
             other: which class is the other one: drawn at random, or that of the nearest other centre.
         """
 
+        critic_steps: int = Field(1, ge=1)
         margin: float = Field(200.0, ge=0)
         balance: float = Field(0.8, ge=0, le=1)
         other: Literal["random", "nearest"] = "random"

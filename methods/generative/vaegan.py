@@ -48,7 +48,7 @@ class VAEGAN(GenerativeMethod):
     | weight of the penalty | adapted: 10 at first, soon 0.6 to 1.5 | ``penalty_weight``, fixed | not measured |
     | log-variances | free | within -10 and 10 | not measured |
     | batches | drawn anew for every step of the critic | the same, in passes over all images | not measured |
-    | an epoch | two passes | one | not measured |
+    | an epoch | two passes | one; published settings have twice as many | - |
     | classifiers | their best epoch on test | their last one | 5 to 8 points of H in ``tfvaegan`` |
 
     On CUB50 (strict, defaults, two seeds) H is 53.2 and AUSUC 51.3; with one hidden layer and a beta1 of 0.5, 54.7 and
