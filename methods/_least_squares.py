@@ -31,11 +31,11 @@ SOLVER_STEPS = 500
 
 
 @dataclass(frozen=True)
-class Term:
+class QuadraticTerm:
     """A method's own term beside the regression: ridge * mean(W) ||Z||^2 + <Z, diagonal * Z - 2 linear>.
 
     Attributes:
-        ridge: of the regression; it grows with its element weights W, so that both stay as well-posed.
+        ridge: the ridge of the regression; it grows with its element weights W, so that both stay as well-posed.
         diagonal: (D, A), or what broadcasts to it.
         linear: (D, A), or what broadcasts to it.
     """
@@ -44,17 +44,17 @@ class Term:
     diagonal: Tensor | float = 0.0
     linear: Tensor | float = 0.0
 
-    def to(self, precision: torch.dtype) -> Term:
+    def to(self, precision: torch.dtype) -> QuadraticTerm:
         """The same term in another ``precision``."""
         diagonal, linear = (t.to(precision) if isinstance(t, Tensor) else t for t in (self.diagonal, self.linear))
-        return Term(self.ridge, diagonal, linear)
+        return QuadraticTerm(self.ridge, diagonal, linear)
 
 
 class AttributeRegression:
     """Regresses (N, D) features X on (N, A) targets T by V = P Z Q^T, and adds a quadratic term of the method's own.
 
     Solutions are (D, A) matrices Z in the eigenbasis P of X^T X and an orthogonal basis Q of the semantics, where the
-    terms of all methods here are diagonal (see ``Term``):
+    terms of all methods here are diagonal (see ``QuadraticTerm``):
 
         sum_ik W_ik ((X V)_ik + offset_k - T_ik)^2 + ridge * mean(W) ||Z||^2 + <Z, diagonal * Z - 2 linear>.
 
@@ -70,7 +70,7 @@ class AttributeRegression:
         labels: (N,) the classes, for losses that weigh by class.
         basis: (A, A) Q; None: the identity.
         offset: (A,) what is added to X V; None: nothing.
-        precision: of what iterates: that of the images, before they became float64.
+        precision: the precision of what iterates: that of the images, before they became float64.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class AttributeRegression:
         """(..., A) rows in the basis Q."""
         return matrix if self._basis is None else matrix @ self._basis
 
-    def solve_exactly(self, weight: float, term: Term) -> Tensor:
+    def solve_exactly(self, weight: float, term: QuadraticTerm) -> Tensor:
         """(D, A) the solution where one number weighs all elements of the regression."""
         values, right = self._diagonal_equations(weight, term)
         # Directions that no term reaches: the shortest solution is 0 there.
         return torch.where(_reached(values), right / values, 0.0)
 
     def solve(
-        self, weights: Tensor, term: Term, start: Tensor, tolerance: float, residual: Tensor | None = None
+        self, weights: Tensor, term: QuadraticTerm, start: Tensor, tolerance: float, residual: Tensor | None = None
     ) -> Tensor:
         """(D, A) the solution for (N, A) ``weights``, by preconditioned conjugate gradients from ``start``.
 
@@ -146,7 +146,7 @@ class AttributeRegression:
         divisor = torch.where(_reached(values), values, torch.inf)
         return conjugate_gradients(apply, right, divisor, start, tolerance, residual)
 
-    def solve_reweighted(self, weight: float, term: Term, slot: Slot, run: Run) -> Tensor:
+    def solve_reweighted(self, weight: float, term: QuadraticTerm, slot: Slot, run: Run) -> Tensor:
         """(D, A) the solution whose weights are ``weight`` times those that the slot's loss gives to its own residuals.
 
         Without a loss that is the solution for ``weight`` alone. Else weights are taken from the last residuals, the
@@ -162,7 +162,7 @@ class AttributeRegression:
         solution = self.solve_exactly(weight, term)
         return solution if slot.absent else self._iterated._reweight(solution, weight, term, slot, run).to(solution)
 
-    def _reweight(self, start: Tensor, weight: float, term: Term, slot: Slot, run: Run) -> Tensor:
+    def _reweight(self, start: Tensor, weight: float, term: QuadraticTerm, slot: Slot, run: Run) -> Tensor:
         """Re-weight from the solution ``start``, all in the precision of this problem."""
         solution, term = start.to(self.x), term.to(self.x.dtype)
         weights, step, last = None, 1.0, float("inf")
@@ -186,7 +186,7 @@ class AttributeRegression:
         run.log(reweightings=rounds, reweighting_residual=share)
         return solution
 
-    def _equations(self, weights: Tensor, term: Term) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    def _equations(self, weights: Tensor, term: QuadraticTerm) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """The normal equations apply(Z) = right for (N, A) ``weights``; right has no part that apply cannot reach."""
         own = weights.mean() * term.ridge + term.diagonal
 
@@ -195,7 +195,7 @@ class AttributeRegression:
 
         return apply, self._right(weights, term)
 
-    def _right(self, weights: Tensor, term: Term) -> Tensor:
+    def _right(self, weights: Tensor, term: QuadraticTerm) -> Tensor:
         """(D, A) the right-hand side of the normal equations."""
         wanted, of_class = self.targets - self._offset, weights[self._first]
         if _constant(weights):
@@ -206,7 +206,7 @@ class AttributeRegression:
             projected = self._back_project(weights * wanted)
         return self._within_reach(term.linear + projected, weights, term)
 
-    def _residual(self, weights: Tensor, term: Term, solution: Tensor, predicted: Tensor) -> Tensor:
+    def _residual(self, weights: Tensor, term: QuadraticTerm, solution: Tensor, predicted: Tensor) -> Tensor:
         """(D, A) what the normal equations of a ``solution`` leave, whose predictions are known."""
         if _constant(weights):
             values, right = self._diagonal_equations(float(weights[0, 0]), term)
@@ -216,12 +216,12 @@ class AttributeRegression:
             residual = term.linear - own * solution + self._back_project(weights * (self.targets - predicted))
         return self._within_reach(residual, weights, term)
 
-    def _within_reach(self, equations: Tensor, weights: Tensor, term: Term) -> Tensor:
+    def _within_reach(self, equations: Tensor, weights: Tensor, term: QuadraticTerm) -> Tensor:
         """(D, A) ``equations`` without those that no term reaches, which are rounding."""
         values = weights.mean() * (term.ridge + self.values[:, None]) + term.diagonal
         return torch.where(_reached(values), equations, 0.0)
 
-    def _diagonal_equations(self, weight: float, term: Term) -> tuple[Tensor, Tensor]:
+    def _diagonal_equations(self, weight: float, term: QuadraticTerm) -> tuple[Tensor, Tensor]:
         """The two sides of ``values * Z = right``, the normal equations where one number weighs all elements."""
         values = term.diagonal + weight * (self.values + term.ridge)[:, None]
         return values, term.linear + weight * self._projected
@@ -282,7 +282,7 @@ class CentredRidge:
         Raises:
             Incompatible: the loss has no least-squares form.
         """
-        solution = self._regression.solve_reweighted(1.0, Term(ridge=ridge), self._slot, self._run)
+        solution = self._regression.solve_reweighted(1.0, QuadraticTerm(ridge=ridge), self._slot, self._run)
         weight = self._regression.weight(solution)
         slopes, intercept = weight[:-1].to(self._mean), (weight[-1] + self._offset).to(self._mean)
         return RidgeSolution(self._mean, slopes, intercept), self._regression.predict(solution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Protocol, cast
 
 import torch
 from pydantic import Field
@@ -12,18 +13,24 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
 from benchmark.config import Config
 from benchmark.toolkit import minimise
+from methods._cosine import cosines
 
 
-class CosineSettings(Config):
-    """Settings of classification by cosine.
+class RegressorSettings(Config):
+    """Settings of the attribute regressors that classify by cosine.
 
     Attributes:
-        scale: the factor of the cosines inside the cross-entropy.
         classification_weight: the weight of the cross-entropy; 0 leaves pure attribute regression.
     """
 
-    scale: float = Field(20.0, gt=0)
     classification_weight: float = Field(1.0, ge=0)
+
+
+class _Settings(Protocol):
+    """What ``CosineClassifier`` needs to be set: ``CosineSettings`` and ``RegressorSettings`` in one."""
+
+    scale: float
+    classification_weight: float
 
 
 class CosineClassifier(Method):
@@ -31,14 +38,13 @@ class CosineClassifier(Method):
 
     Args:
         meta: see ``Method``.
-        config: a ``GradientConfig`` that is a ``CosineSettings`` too.
+        config: a ``GradientConfig`` that is a ``CosineSettings`` and a ``RegressorSettings`` too.
         rng: see ``Method``.
     """
 
     def __init__(self, meta: Meta, config: MethodConfig, rng: torch.Generator) -> None:
         super().__init__(meta, config, rng)
-        assert isinstance(config, CosineSettings)
-        self._cosine: CosineSettings = config
+        self._settings = cast(_Settings, config)
 
     @abstractmethod
     def semantics(self, x: Tensor) -> Tensor:
@@ -50,7 +56,7 @@ class CosineClassifier(Method):
         def objective(x: Tensor, y: Tensor) -> Tensor:
             predicted = self.semantics(x)
             classes = F.cross_entropy(self._cosines(predicted, data.seen), y)
-            return self._cosine.classification_weight * classes + slot(predicted, y)
+            return self._settings.classification_weight * classes + slot(predicted, y)
 
         minimise(self, objective, data, slot, run)
 
@@ -58,5 +64,4 @@ class CosineClassifier(Method):
         return self._cosines(self.semantics(x), classes)
 
     def _cosines(self, predicted: Tensor, classes: Tensor) -> Tensor:
-        attributes = F.normalize(self.attributes[classes], dim=1)
-        return self._cosine.scale * F.normalize(predicted, dim=1) @ attributes.T
+        return cosines(predicted, self.attributes[classes], self._settings.scale)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Method, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig, linear, minimise
+from methods._cosine import cosines
 
 
 @METHODS.register(
@@ -97,7 +98,7 @@ class DEM(Method):
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:  # noqa: D102
         prototypes = self.prototypes(self.attributes[classes])
         if self.config.distance == "cosine":
-            return F.normalize(x, dim=1) @ F.normalize(prototypes, dim=1).T
+            return cosines(x, prototypes)
         # A product of matrices in place of a distance for each pair: ||x||^2 is the same for all classes.
         return 2 * x @ prototypes.T - prototypes.square().sum(1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
 from benchmark.registries import METHODS
-from methods._least_squares import POWERS, AttributeRegression, Term, in_float64
+from methods._least_squares import POWERS, AttributeRegression, QuadraticTerm, in_float64
 
 Ridge = Annotated[float, Field(gt=0)]
 
@@ -93,6 +93,6 @@ class _Problem:
     def solve(self, feature_ridge: float, attribute_ridge: float, slot: Slot, run: Run) -> Tensor:
         """(D, A) the solution, in the coordinates of the regression."""
         own = (self.regression.values + feature_ridge)[:, None] * (self._s_values + attribute_ridge)
-        term = Term(ridge=feature_ridge, diagonal=own, linear=self._linear)
+        term = QuadraticTerm(ridge=feature_ridge, diagonal=own, linear=self._linear)
         # Without a loss the regression is no part of the problem.
         return self.regression.solve_reweighted(0.0 if slot.absent else slot.weight, term, slot, run)

@@ -8,7 +8,8 @@ from torch import Tensor
 from benchmark.api import Meta
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig, linear
-from methods.embedding._cosine import CosineClassifier, CosineSettings
+from methods._cosine import CosineSettings
+from methods.embedding._cosine import CosineClassifier, RegressorSettings
 
 
 @METHODS.register(
@@ -43,7 +44,7 @@ class Linear(CosineClassifier):
     =================  ==========================================  =====================================================
     """
 
-    class Config(GradientConfig, CosineSettings):
+    class Config(GradientConfig, CosineSettings, RegressorSettings):
         """Settings."""
 
     config: Config

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from benchmark.api import Meta
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig, linear
-from methods.embedding._cosine import CosineClassifier, CosineSettings
+from methods._cosine import CosineSettings
+from methods.embedding._cosine import CosineClassifier, RegressorSettings
 
 
 @METHODS.register(
@@ -44,7 +45,7 @@ class MLP(CosineClassifier):
     =================  ==========================================  =====================================================
     """
 
-    class Config(GradientConfig, CosineSettings):
+    class Config(GradientConfig, CosineSettings, RegressorSettings):
         """Settings.
 
         Attributes:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
 from benchmark.registries import METHODS
-from methods._least_squares import POWERS, AttributeRegression, Term, eigenbasis, in_float64
+from methods._cosine import cosines
+from methods._least_squares import POWERS, AttributeRegression, QuadraticTerm, eigenbasis, in_float64
 
 Weight = Annotated[float, Field(gt=0)]
 
@@ -83,7 +84,7 @@ class SAE(Method):
         regression = AttributeRegression(features, targets, labels, basis, precision=precision)
         projected = regression.to_basis(regression.x.T @ targets)
         for reconstruction in run.candidates(self, self.config.reconstruction):
-            term = Term(diagonal=reconstruction * values, linear=reconstruction * projected)
+            term = QuadraticTerm(diagonal=reconstruction * values, linear=reconstruction * projected)
             solution = regression.solve_reweighted(slot.weight, term, slot, run)
             self.weight = regression.weight(solution).to(data.features)
             run.log(reconstruction=reconstruction)
@@ -92,12 +93,8 @@ class SAE(Method):
         attributes = self.attributes[classes]
         weight = F.normalize(self.weight, dim=0) if self.config.unit_rows else self.weight
         if self.config.direction == "features-to-semantics":
-            return _cosines(x @ weight, attributes)
-        return _cosines(x, attributes @ weight.T)
+            return cosines(x @ weight, attributes)
+        return cosines(x, attributes @ weight.T)
 
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         return x @ self.weight
-
-
-def _cosines(a: Tensor, b: Tensor) -> Tensor:
-    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T

@@ -83,7 +83,7 @@ class CycleSettings(Config):
     """Settings of generators whose attribute regression is a cycle: features back to the attributes they came from.
 
     Attributes:
-        regressor_epochs: of the regressor's training on real seen features.
+        regressor_epochs: epochs of the regressor's training on real seen features.
         regressor_lr: learning rate of that training.
     """
 

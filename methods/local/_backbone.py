@@ -51,7 +51,7 @@ class TrainedBackbone(nn.Module):
 
     Attributes:
         grid: rows and columns of the regions.
-        n_channels: of each region.
+        n_channels: the number of channels of each region.
 
     Raises:
         InputError: there is no such network, its weights cannot be had or do not fit, or the images are too small.

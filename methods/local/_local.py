@@ -27,7 +27,7 @@ class RegionSettings(Config):
             local already.
         episodes: batches of an epoch; 0: as many as the training set holds.
         decay_every: epochs after which the learning rates are multiplied by ``decay``, again and again; 0: never.
-        decay: see there.
+        decay: what they are multiplied by.
     """
 
     backbone: BackboneConfig | None = None
@@ -142,7 +142,7 @@ def project(regions: Tensor, *matrices: Tensor) -> Tensor:
     return projected
 
 
-def bilinear(regions: Tensor, matrix: Tensor, vectors: Tensor) -> Tensor:
+def name_maps(regions: Tensor, matrix: Tensor, vectors: Tensor) -> Tensor:
     """(B, R, A) v_j W f_r of regions f_r, a matrix W (V, D) and the (A, V) vectors v_j of the attributes' names."""
     return project(regions, matrix.T, vectors.T)
 

@@ -69,10 +69,10 @@ class APN(LocalMethod):
         """Settings.
 
         Attributes:
-            pooling: of W f_r over regions (published: max for CUB, avg for the others).
-            local_weight: of the local cross-entropy.
+            pooling: how W f_r is pooled over regions (published: max for CUB, avg for the others).
+            local_weight: the weight of the local cross-entropy.
             global_regression: the weight of the error of g, relative to that of l.
-            compactness_weight: of the spread of the maps, summed over attributes, mean over images.
+            compactness_weight: the weight of the spread of the maps, summed over attributes, mean over images.
         """
 
         pooling: Literal["max", "avg"] = "avg"

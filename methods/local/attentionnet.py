@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Slot
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig, linear
-from methods.local._cosine import CosineSettings, cosines
+from methods._cosine import CosineSettings, cosines
 from methods.local._local import LocalMethod, RegionSettings, project
 
 
@@ -69,7 +69,7 @@ class AttentionNet(LocalMethod):
         Attributes:
             attention_width: the dimension of queries, keys and values.
             hidden: the dimension of the embedding that the prototypes P_j live in; 0: that of the regions.
-            ratio: of the attended regions to their mean.
+            ratio: the ratio of the attended regions to their mean.
         """
 
         attention_width: int = Field(1024, ge=1)

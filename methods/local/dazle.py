@@ -11,7 +11,7 @@ from benchmark.api import Meta, Slot
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig
 from methods.local._calibration import calibrated, self_calibrated_cross_entropy
-from methods.local._local import LocalMethod, RegionSettings, bilinear
+from methods.local._local import LocalMethod, RegionSettings, name_maps
 
 
 @METHODS.register(
@@ -67,7 +67,7 @@ class DAZLE(LocalMethod):
         Attributes:
             gate: b_j; without it, it is 1 (published for SUN).
             normalize_vectors: scale the v_j to unit norm at each use (published for AWA2).
-            calibration_weight: of the self-calibration.
+            calibration_weight: the weight of the self-calibration.
         """
 
         gate: bool = True
@@ -112,4 +112,4 @@ class DAZLE(LocalMethod):
     def _project(self, regions: Tensor, matrix: Tensor) -> Tensor:
         """(B, R, A) v_j W f_r of a matrix W (V, D)."""
         vectors = F.normalize(self.vectors, dim=1) if self.config.normalize_vectors else self.vectors
-        return bilinear(regions, matrix, vectors)
+        return name_maps(regions, matrix, vectors)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Slot
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig, linear
-from methods.local._cosine import CosineSettings, cosines
+from methods._cosine import CosineSettings, cosines
 from methods.local._local import LocalMethod, RegionSettings, compactness, project
 
 
@@ -59,8 +59,8 @@ class GEM(LocalMethod):
         """Settings.
 
         Attributes:
-            attention_weight: of the regression of the maps' peaks.
-            compactness_weight: of the spread of the maps.
+            attention_weight: the weight of the regression of the maps' peaks.
+            compactness_weight: the weight of the spread of the maps.
         """
 
         attention_weight: float = Field(1.0, ge=0)

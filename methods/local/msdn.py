@@ -10,7 +10,7 @@ from benchmark.api import Meta, Slot
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig
 from methods.local._calibration import calibrated, self_calibrated_cross_entropy
-from methods.local._local import LocalMethod, RegionSettings, bilinear
+from methods.local._local import LocalMethod, RegionSettings, name_maps
 from methods.self_weighted import self_weighted_error
 
 
@@ -64,8 +64,8 @@ class MSDN(LocalMethod):
         """Settings.
 
         Attributes:
-            calibration_weight: of the self-calibration.
-            distillation_weight: of what makes the two sub-nets agree.
+            calibration_weight: the weight of the self-calibration.
+            distillation_weight: the weight of what makes the two sub-nets agree.
             fusion: the share of s in the scores.
         """
 
@@ -105,14 +105,14 @@ class MSDN(LocalMethod):
 
     def maps(self, regions: Tensor) -> Tensor:
         """(B, R, A) the attention of attributes over regions."""
-        return bilinear(regions, self.attention_map, self.vectors).softmax(1)
+        return name_maps(regions, self.attention_map, self.vectors).softmax(1)
 
     def _predict_both(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, A) s and s'."""
         over_regions = self.maps(regions)
-        over_attributes = bilinear(regions, self.reverse_attention_map, self.vectors).softmax(2)
-        predicted = (over_regions * bilinear(regions, self.value_map, self.vectors)).sum(1)
-        return predicted, (over_attributes * bilinear(regions, self.reverse_value_map, self.vectors)).sum(1)
+        over_attributes = name_maps(regions, self.reverse_attention_map, self.vectors).softmax(2)
+        predicted = (over_regions * name_maps(regions, self.value_map, self.vectors)).sum(1)
+        return predicted, (over_attributes * name_maps(regions, self.reverse_value_map, self.vectors)).sum(1)
 
 
 def jensen_shannon(scores: Tensor, others: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from benchmark.engine.runs import RefitRun
 from benchmark.registries import METHODS
 from benchmark.toolkit import build_optimizer, descend
 from losses import build
-from methods._least_squares import AttributeRegression, Term
+from methods._least_squares import AttributeRegression, QuadraticTerm
 
 N_SEEN, BATCH = 150, 64  # CUB
 RIDGE = 10.0
@@ -87,7 +87,7 @@ def test_reweighting_in_float32() -> None:
     """The iterations in the precision of images against float64, and the products of one residual beside them."""
     x, attributes, labels = regression_data()
     slot = Slot(attributes, build("remse", n_classes=40, n_attributes=85))
-    run, term = RefitRun(torch.device("cpu"), 0, "benchmark", 1), Term(ridge=RIDGE)
+    run, term = RefitRun(torch.device("cpu"), 0, "benchmark", 1), QuadraticTerm(ridge=RIDGE)
     narrow, wide = (
         AttributeRegression(x, attributes[labels], labels, precision=precision)
         for precision in (torch.float32, torch.float64)
@@ -123,7 +123,7 @@ def test_weighted_closed_form() -> None:
     x, attributes, labels = regression_data()
     targets = attributes[labels]
     problem = AttributeRegression(x, targets, labels)
-    exact = problem.solve_exactly(1.0, Term(ridge=RIDGE))
+    exact = problem.solve_exactly(1.0, QuadraticTerm(ridge=RIDGE))
     weights = build("remse", n_classes=40, n_attributes=85).weights(problem.predict(exact), targets, labels)
     assert weights is not None
 
@@ -135,9 +135,14 @@ def test_weighted_closed_form() -> None:
             columns.append(torch.cholesky_solve(right[:, None], torch.linalg.cholesky(gram))[:, 0])
         return torch.stack(columns, dim=1)
 
-    error = problem.weight(problem.solve(weights, Term(ridge=RIDGE), exact, 1e-3)) - by_semantic()
+    error = problem.weight(problem.solve(weights, QuadraticTerm(ridge=RIDGE), exact, 1e-3)) - by_semantic()
     assert error.norm() < 1e-2 * by_semantic().norm()
-    compare("weighted ridge regression", lambda: problem.solve(weights, Term(ridge=RIDGE), exact, 1e-3), by_semantic, 3)
+    compare(
+        "weighted ridge regression",
+        lambda: problem.solve(weights, QuadraticTerm(ridge=RIDGE), exact, 1e-3),
+        by_semantic,
+        3,
+    )
 
 
 def test_fused_optimiser() -> None:

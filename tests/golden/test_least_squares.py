@@ -23,7 +23,7 @@ from methods._least_squares import (
     AttributeRegression,
     CentredLinear,
     CentredRidge,
-    Term,
+    QuadraticTerm,
     conjugate_gradients,
     in_float64,
 )
@@ -141,10 +141,10 @@ class TestSolutions:
         regression, (diagonal, towards) = problem.build(), self.terms(problem, shape)
         expected = problem.dense(regression, np.full((N, A), weight), ridge, diagonal, towards)
         terms = tensors(ridge=ridge, diagonal=diagonal, linear=diagonal * towards)
-        assert close(regression.solve_exactly(weight, Term(**terms)), expected, 1e-10)
+        assert close(regression.solve_exactly(weight, QuadraticTerm(**terms)), expected, 1e-10)
         if shape == ():  # a number is as good as a tensor of it
             terms["diagonal"] = float(diagonal)
-            assert close(regression.solve_exactly(weight, Term(**terms)), expected, 1e-10)
+            assert close(regression.solve_exactly(weight, QuadraticTerm(**terms)), expected, 1e-10)
 
     @pytest.mark.usefixtures("exact")
     def test_any_weights_from_any_start(self, seed: int, shape: tuple[int, ...], ridge: float, rotated: bool):
@@ -154,7 +154,7 @@ class TestSolutions:
         start = torch.from_numpy(problem.rng.standard_normal((D, A)))
         before = start.clone()
         terms = tensors(ridge=ridge, diagonal=diagonal, linear=diagonal * towards)
-        found = regression.solve(torch.from_numpy(problem.weights), Term(**terms), start, 1e-13)
+        found = regression.solve(torch.from_numpy(problem.weights), QuadraticTerm(**terms), start, 1e-13)
         assert close(found, expected, 1e-9)
         assert torch.equal(start, before)
 
@@ -163,8 +163,8 @@ class TestSolutions:
         regression, (diagonal, towards) = problem.build(), self.terms(problem, shape)
         terms = tensors(ridge=ridge, diagonal=diagonal, linear=diagonal * towards)
         weights = torch.full((N, A), 0.7, dtype=torch.float64)
-        found = regression.solve(weights, Term(**terms), torch.zeros(D, A, dtype=torch.float64), 1e-13)
-        assert torch.allclose(found, regression.solve_exactly(0.7, Term(**terms)), rtol=1e-12, atol=0)
+        found = regression.solve(weights, QuadraticTerm(**terms), torch.zeros(D, A, dtype=torch.float64), 1e-13)
+        assert torch.allclose(found, regression.solve_exactly(0.7, QuadraticTerm(**terms)), rtol=1e-12, atol=0)
 
 
 #: (N, D, rank): more features than images, features that are combinations of others, and both; D 6 as everywhere else.
@@ -177,7 +177,7 @@ class TestRankDeficient:
     def test_the_shortest_solution_without_any_other_term(self, n: int, d: int, rank: int, seed: int):
         problem = Problem(seed, n, d, rank)
         regression = problem.build()
-        v = regression.weight(regression.solve_exactly(3.0, Term())).numpy()
+        v = regression.weight(regression.solve_exactly(3.0, QuadraticTerm())).numpy()
         assert problem.offset is not None
         expected = np.linalg.lstsq(problem.x, problem.targets - problem.offset, rcond=1e-10)[0]
         assert np.linalg.norm(v - expected) <= 1e-7 * np.linalg.norm(expected)
@@ -192,10 +192,10 @@ class TestRankDeficient:
         diagonal = np.array([2.0, 0.0, 0.0, 0.3])  # so that of two semantics nothing but the regression knows
         towards = problem.rng.standard_normal((d, A))
         terms = tensors(diagonal=diagonal, linear=diagonal * towards)
-        start = regression.solve_exactly(1.0, Term(**terms))
+        start = regression.solve_exactly(1.0, QuadraticTerm(**terms))
         weights = problem.weights if weighted else np.ones((n, A))
         expected = problem.dense(regression, weights, 0.0, diagonal, towards)
-        found = regression.solve(torch.from_numpy(weights), Term(**terms), start, 1e-13)
+        found = regression.solve(torch.from_numpy(weights), QuadraticTerm(**terms), start, 1e-13)
         assert close(found, expected, 1e-6)
 
     @pytest.mark.usefixtures("exact")
@@ -203,7 +203,7 @@ class TestRankDeficient:
         problem = Problem(seed, n, d, rank)
         regression = problem.build()
         start = torch.from_numpy(problem.rng.standard_normal((d, A)))
-        found = regression.solve(torch.from_numpy(problem.weights), Term(ridge=0.5), start, 1e-13)
+        found = regression.solve(torch.from_numpy(problem.weights), QuadraticTerm(ridge=0.5), start, 1e-13)
         assert close(found, problem.dense(regression, problem.weights, 0.5), 1e-8)
 
 
@@ -279,7 +279,7 @@ def solve_reweighted(
 ) -> tuple[AttributeRegression, Tensor, dict[str, float]]:
     regression, run = problem.build(), RefitRun(CPU, 0, "toy", 1)
     for _ in run.candidates(None, [0]):  # type: ignore[arg-type]
-        solution = regression.solve_reweighted(weight, Term(**terms), problem.slot(loss), run)
+        solution = regression.solve_reweighted(weight, QuadraticTerm(**terms), problem.slot(loss), run)
     (row,) = run.history
     return regression, solution, row
 
@@ -296,7 +296,7 @@ class TestReweighting:
         left = problem.gradient(regression, solution, own, 0.3)
         assert row["reweighting_residual"] == pytest.approx(left, rel=1e-6)
         # Against the start, which re-weighting has to get away from.
-        start = regression.solve_exactly(weight, Term(ridge=0.3))
+        start = regression.solve_exactly(weight, QuadraticTerm(ridge=0.3))
         own = weight * problem.own_weights(regression, start, loss)
         assert 0 < left <= _least_squares.REWEIGHTING_TOLERANCE * problem.gradient(regression, start, own, 0.3)
 
@@ -316,10 +316,12 @@ class TestReweighting:
     def test_steps_that_would_flip_for_ever_are_halved(self, seed: int):
         problem, loss = Problem(seed), Quartic(N, A, LossConfig())
         regression = problem.build()
-        solution = regression.solve_exactly(1.0, Term())
+        solution = regression.solve_exactly(1.0, QuadraticTerm())
         start = problem.gradient(regression, solution, problem.own_weights(regression, solution, loss))
         for _ in range(200):
-            solution = regression.solve(problem.own_weights(regression, solution, loss), Term(), solution, 1e-9)
+            solution = regression.solve(
+                problem.own_weights(regression, solution, loss), QuadraticTerm(), solution, 1e-9
+            )
         left = problem.gradient(regression, solution, problem.own_weights(regression, solution, loss))
         assert left > 0.1  # full steps do flip
         regression, solution, row = solve_reweighted(problem, loss)
@@ -386,7 +388,7 @@ class TestReweighting:
 
     def test_without_a_loss_the_solution_is_that_for_one_weight_and_nothing_is_logged(self):
         regression, solution, row = solve_reweighted(Problem(0), None, 0.7, ridge=0.3)
-        assert torch.equal(solution, regression.solve_exactly(0.7, Term(ridge=0.3)))
+        assert torch.equal(solution, regression.solve_exactly(0.7, QuadraticTerm(ridge=0.3)))
         assert row.keys() == {"candidate"}
 
     @pytest.mark.parametrize("ridge", [0.3, 1e-3])
@@ -397,7 +399,7 @@ class TestReweighting:
         wide, expected, slow = solve_reweighted(problem, loss, ridge=ridge)
         narrow, run = problem.build(torch.float32), RefitRun(CPU, 0, "toy", 1)
         for _ in run.candidates(None, [0]):  # type: ignore[arg-type]
-            found = narrow.solve_reweighted(1.0, Term(ridge=ridge), problem.slot(loss), run)
+            found = narrow.solve_reweighted(1.0, QuadraticTerm(ridge=ridge), problem.slot(loss), run)
         assert found.dtype == torch.float64
         assert close(narrow.weight(found), wide.weight(expected).numpy(), 1e-4)
         assert run.history[0]["reweightings"] == slow["reweightings"]
@@ -409,7 +411,7 @@ class TestReweighting:
         weights = 1 + 1e-6 * torch.from_numpy(problem.weights)
         run, narrow = RefitRun(CPU, 0, "toy", 1), problem.build(torch.float32)
         for _ in run.candidates(None, [0]):
-            narrow.solve_reweighted(1.0, Term(ridge=0.3), problem.slot(FixedWeights(weights.float())), run)
+            narrow.solve_reweighted(1.0, QuadraticTerm(ridge=0.3), problem.slot(FixedWeights(weights.float())), run)
         assert run.history[0]["reweightings"] == 0
         _, _, row = solve_reweighted(problem, FixedWeights(weights), ridge=0.3)
         assert row["reweightings"] == 1
@@ -420,7 +422,7 @@ class TestReweighting:
         problem.labels, problem.targets = labels, problem.targets[labels.numpy()]
         weights = torch.from_numpy(problem.weights)[labels]
         regression, start = problem.build(), torch.zeros(D, A, dtype=torch.float64)
-        found = regression.solve(weights, Term(ridge=0.3), start, 1e-13)
+        found = regression.solve(weights, QuadraticTerm(ridge=0.3), start, 1e-13)
         assert close(found, problem.dense(regression, weights.numpy(), 0.3), 1e-9)
 
     def test_a_loss_without_weights_is_refused(self):
@@ -440,7 +442,7 @@ def test_the_order_of_images_and_semantics_does_not_matter(seed: int, random: An
 
     def weights() -> tuple[Floats, Floats]:
         regression, solution, _ = solve_reweighted(problem, ToyLoss(N, A, ToyLoss.Config()), ridge=0.3)
-        exact = regression.solve_exactly(1.0, Term(ridge=0.3))
+        exact = regression.solve_exactly(1.0, QuadraticTerm(ridge=0.3))
         return regression.weight(exact).numpy(), regression.weight(solution).numpy()
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Classification by the cosines of predicted attributes and the classes' (AttentionNet, GEM-ZSL)."""
+"""Classification by the cosines of what is predicted for images and what stands for classes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class CosineSettings(Config):
     scale: float = Field(20.0, gt=0)
 
 
-def cosines(predicted: Tensor, attributes: Tensor, scale: float) -> Tensor:
-    """(B, C) cosines of (B, A) predictions and the (C, A) attributes of classes, times ``scale``."""
-    return scale * F.normalize(predicted, dim=1) @ F.normalize(attributes, dim=1).T
+def cosines(predicted: Tensor, of_classes: Tensor, scale: float = 1.0) -> Tensor:
+    """(B, C) cosines of (B, K) rows of images and (C, K) rows of classes, times ``scale``."""
+    return scale * F.normalize(predicted, dim=1) @ F.normalize(of_classes, dim=1).T
