@@ -28,6 +28,8 @@ SMALLEST_STEP = 0.05
 #: The largest residual of a weighted solve, as a share of the right-hand side's norm.
 SOLVER_TOLERANCE = 1e-3
 SOLVER_STEPS = 500
+#: The largest entry of the normal equations for which float32 will do: weighted, squared, summed it stays below 1e38.
+LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class AttributeRegression:
     With one weight w for all elements that is diagonal as a whole, hence the solution exact:
     Z = (linear + w X^T (T - offset)) / (diagonal + w (eigenvalues + ridge)), all in the two bases. Otherwise conjugate
     gradients find it, preconditioned by that very division. What is exact is float64; what iterates is in the precision
-    of the images, where products take half the time. In the eigenbasis the rounding of float32 is relative to each
-    direction's own size, hence harmless beside the tolerances.
+    of the images, where products take half the time, unless numbers are so large that their squares would overflow. In
+    the eigenbasis the rounding of float32 is relative to each direction's own size, hence harmless beside the
+    tolerances.
 
     Args:
         features: (N, D) X in float64.
@@ -99,8 +102,8 @@ class AttributeRegression:
 
     @cached_property
     def _iterated(self) -> AttributeRegression:
-        """The same problem in the precision of what iterates."""
-        if self._precision == self.x.dtype:
+        """The same problem in the precision of what iterates: itself where float32 would overflow."""
+        if self._precision == self.x.dtype or max(self.values.max(), self._projected.abs().max()) > LARGEST:
             return self
         other = copy.copy(self)
         for name, value in vars(self).items():

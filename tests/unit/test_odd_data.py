@@ -158,6 +158,15 @@ def test_what_tells_a_class_from_others_leaves_out_classes_without_images(value:
     assert distinctive(split, label, 1) == [expected]
 
 
+@pytest.mark.parametrize("loss", ["none", "mse", "remse"])
+def test_large_features_and_huge_attributes_at_once(loss: str, tmp_path: Path) -> None:
+    """The squares of ESZSL's normal equations were beyond float32."""
+    labels, part = np.array([3, 1, 2, 2, 4, 1, 3]), np.array([0, 1, 0, 1, 2, 0, 0])
+    features = np.array([[1e6, -1.32078369, -0.688911962, -0.997047747, -0.842954669, -0.786552157, -0.718164509]])
+    Odd(features=features, labels=labels, part=part, att=np.full((1, 4), 1e14)).put(tmp_path / "TOY")
+    check_well(run(tmp_path, "eszsl", loss))
+
+
 @pytest.mark.parametrize("loss", ["none", "mse"])
 def test_variances_that_are_predicted_far_from_the_seen_classes(loss: str, tmp_path: Path) -> None:
     """Of percentages the kernel is large, and log-variances that it extrapolates were beyond float32."""
