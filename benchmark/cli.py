@@ -71,8 +71,7 @@ def check_grid(arguments: argparse.Namespace) -> None:
         _ = METHODS[method]
     for loss in arguments.loss:
         _ = LOSSES[loss.partition(":")[0]]
-    if arguments.data_root and not arguments.data_root.is_dir():
-        raise InputError(f"--data-root {arguments.data_root}: must be a folder, and there is none")
+    DATASETS.folders(_data_root(arguments))  # which a data root must be able to tell
     for dataset in arguments.dataset:
         DATASETS.check_name(dataset.partition(":")[0], _data_root(arguments))
     parse_seeds(arguments.seeds)

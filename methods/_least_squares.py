@@ -29,7 +29,7 @@ SMALLEST_STEP = 0.05
 SOLVER_TOLERANCE = 1e-3
 SOLVER_STEPS = 500
 #: The largest entry of the normal equations for which float32 will do: weighted, squared, summed it stays below 1e38.
-LARGEST = 1e12
+FLOAT32_LIMIT = 1e12
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class AttributeRegression:
     @cached_property
     def _iterated(self) -> AttributeRegression:
         """The same problem in the precision of what iterates: itself where float32 would overflow."""
-        if self._precision == self.x.dtype or max(self.values.max(), self._projected.abs().max()) > LARGEST:
+        if self._precision == self.x.dtype or max(self.values.max(), self._projected.abs().max()) > FLOAT32_LIMIT:
             return self
         other = copy.copy(self)
         for name, value in vars(self).items():

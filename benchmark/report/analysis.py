@@ -29,7 +29,6 @@ STUDIED, REFERENCE = CONTRASTS[0]
 COMPARED = tuple(dict.fromkeys([*(other for _, other in CONTRASTS), *(loss for loss, _ in CONTRASTS)]))
 #: Measures of the error over semantics that the studied loss is said to lower.
 CLAIMED = ("mean", "std", "r")
-PARTS = ("unseen", "seen")
 
 
 @dataclass(frozen=True)

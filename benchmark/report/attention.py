@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.api import Split
-from benchmark.errors import InputError
+from benchmark.files import write_whole
 
 Maps = npt.NDArray[Any]
 
@@ -44,11 +45,9 @@ def draw(image: npt.NDArray[np.uint8], title: str, rows: Mapping[str, Maps], tit
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=110)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror}") from error
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    write_whole(file, png.getvalue())
 
 
 def distinctive(split: Split, label: int, n: int) -> list[int]:

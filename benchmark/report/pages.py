@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from benchmark.boards.markup import code, text
 from benchmark.boards.rows import Board
-from benchmark.boards.view import ordered_boards, tags
+from benchmark.boards.view import PARTS, ordered_boards, tags
 from benchmark.boards.wording import plural
 from benchmark.errors import InputError, did_you_mean
 from benchmark.files import without_paths
@@ -22,7 +22,6 @@ from benchmark.report import manifest, readings
 from benchmark.report.analysis import (
     COMPARED,
     CONTRASTS,
-    PARTS,
     REFERENCE,
     STUDIED,
     Group,

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmark.errors import InputError
-from benchmark.files import write_whole
+from benchmark.files import read_bytes, write_whole
 from benchmark.results.record import Result, Spec
 
 
@@ -64,9 +64,7 @@ def read_result(path: Path) -> Result:
         InputError: it cannot be read, is no result of a known schema, or lies under a name that is not its own.
     """
     try:
-        result = Result.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        result = Result.model_validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -37,8 +37,6 @@ class GradientConfig(MethodConfig):
 
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-
-
 Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 

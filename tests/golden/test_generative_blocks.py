@@ -19,6 +19,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.engine.protocol import HeldOut
 from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.toolkit import descend, linear
+from methods._self_weighted import self_weighted_error
 from methods.generative import _adversarial, _synthesis
 from methods.generative._adversarial import (
     Adversary,
@@ -51,7 +52,6 @@ from methods.generative._variational import (
     sample,
 )
 from methods.generative.clswgan import CLSWGAN
-from methods.self_weighted import self_weighted_error
 from tests.reference.generative import (
     RecordingLoss,
     Row,

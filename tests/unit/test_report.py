@@ -327,7 +327,7 @@ def test_no_generated_file_names_a_path_of_a_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/home/me/x", "(/root/x)", "at /work/shared", "`/tmp/x`", r"C:\\data", "D:\\data", "/Users/x"]
+    "path", ["/home/me/x", "(/root/x)", "at /work/x", "`/tmp/x`", r"C:\\data", "D:\\data", "/Users/x"]
 )
 def test_a_path_of_a_machine_is_known(path: str) -> None:
     assert MACHINES_PATH.search(path.encode())
