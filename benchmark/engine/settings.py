@@ -44,7 +44,7 @@ def make_spec(
         InputError: a name, key or value is wrong, or there are no tuned settings for the cell.
     """
     loss_name, loss_overrides = loss
-    profile = profile or load_file(METHODS[method].config_file).profile_of(dataset.name, dataset.features)
+    profile = profile or load_file(METHODS[method].config_file).profile_of(dataset.name, _images_of(dataset))
     spec = Spec(
         protocol=protocol,
         partition=partition,
@@ -90,7 +90,7 @@ def _method_settings(
     entry = METHODS[method]
     file = load_file(entry.config_file)
     layers: dict[str, Layer] = {f"{entry.config_file}: hparams": file.hparams}
-    for where, found in file.profile_layers(profile, dataset.name, dataset.features).items():
+    for where, found in file.profile_layers(profile, dataset.name, _images_of(dataset)).items():
         layers[f"{entry.config_file}: {where}"] = found
     if loss in file.losses:
         layers[f"{entry.config_file}: losses.{loss}.hparams"] = file.losses[loss].hparams
@@ -117,9 +117,14 @@ def _loss_config(method: str, loss: Named, dataset: Dataset, profile: Profile) -
     loss_file, method_file = LOSSES[name].config_file, METHODS[method].config_file
     file, of_method = load_file(loss_file), load_file(method_file).losses
     layers: dict[str, Layer] = {f"{loss_file}: hparams": file.hparams}
-    for where, found in file.profile_layers(profile, dataset.name, dataset.features).items():
+    for where, found in file.profile_layers(profile, dataset.name, _images_of(dataset)).items():
         layers[f"{loss_file}: {where}"] = found
     if name in of_method:
         layers[f"{method_file}: losses.{name}.parameters"] = of_method[name].parameters
     layers[f"--loss {name}"] = overrides
     return resolve(LOSSES[name].obj.Config, layers)
+
+
+def _images_of(dataset: Dataset) -> str:
+    """The feature set of a data set without the semantics behind its ``+``, of which settings are independent."""
+    return dataset.features.partition("+")[0]

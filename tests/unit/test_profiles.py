@@ -76,6 +76,12 @@ class TestWhichProfile:
         assert (spec_of().profile, spec_of().hparams["lr"], spec_of().hparams["epochs"]) == ("published", 7, 3)
         assert asked.key != spec_of().key
 
+    def test_semantics_play_no_role(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+        register_toys(monkeypatch, tmp_path)
+        (tmp_path / "toy-method.yaml").write_text("profiles: {published: {datasets: {'toy:toy': {lr: 7}}}}")
+        monkeypatch.setattr(type(TOY), "features", "toy+original_att")
+        assert (spec_of().profile, spec_of().hparams["lr"]) == ("published", 7)
+
     def test_results_from_before_keep_their_keys(self):
         assert toy_spec(profile=None).key == toy_spec().key == "b79bfe94bd69"
         assert toy_spec(profile="small").key != toy_spec().key
