@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +31,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from benchmark.config import Config
+from benchmark.config import Config, validate
 from benchmark.errors import InputError
 
 T = TypeVar("T")
+S = TypeVar("S", bound="MethodConfig")
 FeatureKind = Literal["global", "local", "images"]
 #: What selects epochs, candidates and hyper-parameters: the area under the curve, or H without calibration.
 Criterion = Literal["AUSUC", "H"]
 #: The largest feature or attribute: products of two larger ones are soon beyond float32.
 LARGEST = 1e15
+#: The value of a setting that is derived from the data, by a rule of its ``MethodConfig``.
+AUTO = "auto"
 
 
 def feature_kind(features: Tensor | npt.NDArray[Any]) -> FeatureKind:
@@ -55,17 +58,86 @@ def derive_seed(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What settings are derived from: sizes and form of the images to train on, and no label of a held-out one.
+
+    Attributes:
+        n_images: N, the images that the last fit trains on.
+        n_features: D.
+        n_attributes: A.
+        n_seen: the number of seen classes.
+        n_unseen: the number of unseen classes.
+        n_regions: cells of the grid of local features, 1 for a vector; pixels of images.
+        kind: what the features are.
+        signed: some feature is below 0, so that they come from no ReLU and from no histogram.
+    """
+
+    n_images: int
+    n_features: int
+    n_attributes: int
+    n_seen: int
+    n_unseen: int
+    n_regions: int = 1
+    kind: FeatureKind = "global"
+    signed: bool = False
+
+    @property
+    def images_a_class(self) -> float:
+        """The mean number of training images of a seen class."""
+        return self.n_images / self.n_seen
+
+
+#: Setting -> what derives it from the data, and from the settings that are complete by then.
+Rules = Mapping[str, Callable[[Facts, Any], Any]]
+
+
 class MethodConfig(Config):
     """What every method can be set to.
 
+    A setting that has a rule may be ``auto``: it is then derived from the data before training, and the result tells
+    what came of it.
+
     Attributes:
         preprocess: how features are scaled. ``minmax`` and ``standard`` are fitted on the training features alone, over
-            all images and regions; ``l2`` gives each image, or each of its regions, unit norm. Pixels take ``none``.
+            all images and regions; ``scale``, fitted so too, divides all by one number that leaves a root mean square
+            of 0.2, about that of ``minmax`` on features after a ReLU; ``l2`` gives each image, or each of its regions,
+            unit norm. Pixels take ``none``.
         regression_weight: the weight (lambda) of the attribute-regression loss in the method's objective.
     """
 
-    preprocess: Literal["none", "l2", "minmax", "standard"] = "none"
+    #: In the order in which they are followed: a rule is told what came of the ones before it.
+    rules: ClassVar[Rules] = {}
+
+    preprocess: Literal["none", "l2", "minmax", "scale", "standard"] = "none"
     regression_weight: float = Field(1.0, ge=0)
+
+    @classmethod
+    def automatic(cls, settings: Mapping[str, Any]) -> list[str]:
+        """Those of ``settings`` that are to be derived, in the order of the rules."""
+        return [name for name in cls.rules if settings.get(name) == AUTO]
+
+    @classmethod
+    def fixed(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of ``settings`` that need not be derived."""
+        automatic = cls.automatic(settings)
+        return {name: value for name, value in settings.items() if name not in automatic}
+
+    @classmethod
+    def derive(cls: type[S], settings: Mapping[str, Any], facts: Facts) -> S:
+        """Complete, validated settings.
+
+        Args:
+            settings: values, some of which may be ``auto``.
+            facts: of the data.
+
+        Raises:
+            InputError: a value is wrong.
+        """
+        values = cls.fixed(settings)
+        for name in cls.automatic(settings):
+            values[name] = cls.rules[name](facts, validate(cls, values, "settings"))
+        return validate(cls, values, "settings")
 
 
 class DatasetConfig(Config):

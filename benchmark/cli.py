@@ -45,6 +45,12 @@ def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
     )
     add("--seeds", nargs="+", metavar="N|N-M", default=[seeds], help=f"seeds and ranges of seeds (default: {seeds})")
     add("--set", nargs="+", metavar="KEY=VALUE", default=[], action="extend", help="hyper-parameters of the methods")
+    add(
+        "--profile",
+        choices=["published", "small"],
+        help="published: the authors' settings; small: what one CPU core trains within minutes, on data of any shape "
+        "(default: published where the authors' are for the data set and its features, else small)",
+    )
     add("--splits", metavar="proposed|random:K", default="proposed", help="the published split, or K seeded partitions")
     add("--data-root", type=Path, metavar="DIR", help="folder of the xlsa17 data sets (default: $ZSL_DATA)")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="where to train (default: auto)")
@@ -103,7 +109,7 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
     seeds, device = parse_seeds(arguments.seeds), choose_device(arguments.device)
     return [
         Cell(
-            make_spec(method, overrides, loss, dataset, options, partition, protocol, tuned),
+            make_spec(method, overrides, loss, dataset, options, partition, protocol, tuned, arguments.profile),
             seeds,
             data_root,
             device,

@@ -1,4 +1,4 @@
-"""Settings in layers, last wins: class default < YAML hparams < its datasets < its losses < the command line."""
+"""Settings in layers, last wins: class default < YAML hparams < its profile < its losses < the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -15,6 +15,8 @@ from benchmark.errors import InputError, did_you_mean
 from benchmark.files import read_bytes
 
 Layer = Mapping[str, Any]
+#: A named budget of settings, the same word for every method: the authors' own, or what one CPU core trains in minutes.
+Profile = Literal["published", "small"]
 
 
 class Config(BaseModel):
@@ -69,14 +71,40 @@ class LossLayer(Config):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class ConfigFile(Config):
-    """The YAML beside a method or a loss. A method's ``datasets`` may name features of a data set too: ``cub:vit``."""
+class ProfileLayer(Config):
+    """The settings of one profile, and what differs from them by data set, with its features or without.
+
+    Attributes:
+        hparams: settings for every data set.
+        datasets: ``cub``, or ``cub:res101`` -> settings for it.
+    """
 
     hparams: dict[str, Any] = Field(default_factory=dict)
     datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class ConfigFile(Config):
+    """The YAML beside a method or a loss; see ``ProfileLayer`` for its profiles."""
+
+    hparams: dict[str, Any] = Field(default_factory=dict)
+    profiles: dict[Profile, ProfileLayer] = Field(default_factory=dict)
     losses: dict[str, LossLayer] = Field(default_factory=dict)
     search: dict[str, Range] = Field(default_factory=dict)
     published: list[Published] = Field(default_factory=list)
+
+    def profile_of(self, dataset: str, features: str) -> Profile:
+        """``published`` where the authors' settings are for this very data set and these features, else ``small``."""
+        published = self.profiles.get("published", ProfileLayer()).datasets
+        return "published" if published.keys() & {dataset, f"{dataset}:{features}"} else "small"
+
+    def profile_layers(self, profile: Profile, dataset: str, features: str) -> dict[str, Layer]:
+        """Place in the file -> settings, of a profile for a data set and its features; later ones win."""
+        found = self.profiles.get(profile, ProfileLayer())
+        layers: dict[str, Layer] = {f"profiles.{profile}.hparams": found.hparams}
+        for name in (dataset, f"{dataset}:{features}"):
+            if name in found.datasets:
+                layers[f"profiles.{profile}.datasets.{name}"] = found.datasets[name]
+        return layers
 
 
 def load_file(path: Path) -> ConfigFile:
@@ -90,7 +118,8 @@ def load_file(path: Path) -> ConfigFile:
 
 @cache
 def _parse_file(path: Path, content: bytes) -> ConfigFile:
-    return validate(ConfigFile, _parse(path, content), str(path))
+    hint = {"datasets": "it belongs into a profile: profiles: {small: {datasets: ...}}"}
+    return validate(ConfigFile, _parse(path, content), str(path), hint)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

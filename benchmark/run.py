@@ -208,7 +208,7 @@ def _at_the_last_epoch(results: Sequence[Result]) -> str:
     cells = Counter(
         f"{result.spec.method_label}+{result.spec.loss_label} {result.spec.dataset}"
         for result in by_epoch
-        if result.selection and result.selection.choice == result.spec.hparams.get("epochs")
+        if result.selection and result.selection.choice == result.settings.get("epochs")
     )
     if not cells:
         return ""

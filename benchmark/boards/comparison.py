@@ -219,7 +219,7 @@ def _reference(row: Row, rows: Sequence[Row], loss: str, loss_overrides: Mapping
         r
         for r in rows
         if r.runs
-        and (r.spec.method, r.spec.tuned) == (spec.method, spec.tuned)
+        and (r.spec.method, r.spec.profile, r.spec.tuned) == (spec.method, spec.profile, spec.tuned)
         and r.spec.loss == loss
         and r.spec.loss_overrides == loss_overrides
     ]

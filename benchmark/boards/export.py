@@ -70,6 +70,7 @@ def _record(board: Board, row: Row) -> dict[str, Any]:
         **board.record(),
         "method": spec.method,
         "settings": _settings(row),
+        "profile": spec.profile,
         "tuned_by_trials": spec.tuned,
         "loss": spec.loss_label,
         "family": family_of(row),
@@ -98,7 +99,11 @@ def _latex_table(board: Board, rows: Sequence[Row]) -> str:
 
     lines = [
         [
-            _escaped(", ".join(filter(None, [title_of(row), _settings(row), "tuned" if row.spec.tuned else ""]))),
+            _escaped(
+                ", ".join(
+                    filter(None, [title_of(row), _settings(row), row.spec.profile, "tuned" if row.spec.tuned else ""])
+                )
+            ),
             _escaped(row.spec.loss_label),
             _escaped(count(row.pairs)),
             *(cell(row, name) for name in ACCURACIES),

@@ -34,8 +34,9 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]], left: Iterable[in
 def method(row: Row) -> str:
     """The row's method and what the user set of it."""
     overrides = ",".join(assignments(row.spec.hparam_overrides))
+    profile = f", {row.spec.profile}" if row.spec.profile else ""
     tuned = f", tuned by {row.spec.tuned} trials" if row.spec.tuned else ""
-    return text(title_of(row)) + (f" {code(overrides)}" if overrides else "") + tuned
+    return text(title_of(row)) + (f" {code(overrides)}" if overrides else "") + profile + tuned
 
 
 def loss(row: Row) -> str:

@@ -179,6 +179,8 @@ def command_of(row: Row) -> str:
     """What to type to get the runs of ``row``, the failed ones too."""
     spec, runs = row.spec, [*row.runs, *row.others]
     words = [*spec.options, "--seeds", *_ranges({run.seed for run in runs})]
+    if spec.profile:
+        words += ["--profile", spec.profile]
     if spec.tuned:
         words += ["--tuned"]
     if spec.protocol != "strict":

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from benchmark.api import Dataset, Incompatible, Method, Slot, Split, TrainData, derive_seed, sealed
+from benchmark.api import Dataset, Incompatible, Method, MethodConfig, Slot, Split, TrainData, derive_seed, sealed
 from benchmark.config import resolve
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.memory import PeakMemory
@@ -23,6 +23,7 @@ from benchmark.engine.protocol import (
     HeldOut,
     Stage,
     evaluation_stage,
+    facts,
     held_out,
     random_partition,
     train_data,
@@ -69,6 +70,7 @@ def run_cell(cell: Cell) -> Iterator[Result]:
                 evaluation=outcome.evaluation,
                 selection=outcome.selection,
                 refit_history=outcome.refit_history,
+                derived=outcome.derived,
                 cost=outcome.cost,
                 provenance=provenance,
             )
@@ -128,6 +130,7 @@ class _Outcome:
     evaluation: Evaluation
     selection: Selection
     refit_history: list[dict[str, float]]
+    derived: dict[str, Any]
     cost: Cost
     deterministic: bool
 
@@ -157,9 +160,21 @@ class _Experiment:
         self._cell = cell
         self._refits = refits
         self._entry = METHODS[cell.spec.method]
-        self._config = cell.method_config()
         self._dataset: Dataset = cell.dataset()
         self.device = torch.device(cell.device)
+
+    @cached_property
+    def _config(self) -> MethodConfig:
+        """The method's settings, complete: what is derived from data is derived from all that may be trained on.
+
+        Both fits share them, as what validation chose is worth something for the same settings alone.
+        """
+        return self._cell.method_config(facts(self._load()))
+
+    @property
+    def _derived(self) -> dict[str, Any]:
+        settings = self._config.model_dump(mode="json")
+        return {name: settings[name] for name in self._config.automatic(self._cell.spec.hparams)}
 
     @property
     def trainval(self) -> _Training:
@@ -190,7 +205,7 @@ class _Experiment:
                 keep_errors=not self._cell.spec.simulated,
             )
         cost = Cost(fit_s=fit_end - start, evaluate_s=time.perf_counter() - fit_end, peak_memory_mib=memory.read())
-        return _Outcome(evaluation, selection, history, cost, fitted.deterministic)
+        return _Outcome(evaluation, selection, history, self._derived, cost, fitted.deterministic)
 
     def select(self, seed: int) -> SelectionRun:
         """Fit on the training data of the validation stage, and choose on its held-out images."""

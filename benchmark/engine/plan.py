@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmark.api import Dataset, MethodConfig
-from benchmark.config import resolve
+from benchmark.api import Dataset, Facts, MethodConfig
 from benchmark.engine.provenance import sources
 from benchmark.registries import DATASETS, LOSSES, METHODS
 from benchmark.results.record import Result, Spec
@@ -43,9 +42,9 @@ class Cell:
         """The data set that it runs on."""
         return DATASETS.resolve(self.spec.dataset, self.spec.dataset_options, self.data_root)
 
-    def method_config(self) -> MethodConfig:
-        """The validated settings of the method."""
-        return resolve(METHODS[self.spec.method].obj.Config, {"hparams": self.spec.hparams})
+    def method_config(self, facts: Facts) -> MethodConfig:
+        """The validated settings of the method, for data of which ``facts`` tell."""
+        return METHODS[self.spec.method].obj.Config.derive(self.spec.hparams, facts)
 
     def sources(self) -> dict[str, str | None]:
         """Role -> digest of the code that its results depend on, as it was imported."""

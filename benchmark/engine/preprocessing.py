@@ -14,6 +14,8 @@ Transform = Callable[[Tensor], Tensor]
 
 #: Bytes of local features or images that are worked on at once: each takes a multiple of them on the way.
 CHUNK_BYTES = 2**23
+#: What ``scale`` leaves the features with.
+ROOT_MEAN_SQUARE = 0.2
 
 
 def fit_preprocessing(kind: str, features: Tensor) -> Transform:
@@ -31,6 +33,9 @@ def fit_preprocessing(kind: str, features: Tensor) -> Transform:
     if kind == "l2":
         return _in_float32(lambda x: torch.nn.functional.normalize(x, dim=-1))
     vectors = features.flatten(0, -2)
+    if kind == "scale":
+        factor = ROOT_MEAN_SQUARE / vectors.double().square().mean().sqrt().clamp_min(1e-30).item()
+        return _in_float32(lambda x: x * factor)
     if kind == "minmax":
         shift = vectors.amin(0)
         scale = vectors.amax(0) - shift

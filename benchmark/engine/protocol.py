@@ -8,6 +8,7 @@ sealed (see ``benchmark.api.sealed``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmark.api import Split, TrainData, derive_seed, n_held_out
+from benchmark.api import Facts, Split, TrainData, derive_seed, n_held_out
 from benchmark.engine.preprocessing import Transform, fit_preprocessing
 from benchmark.errors import InputError
 
 Indices = npt.NDArray[np.int64]
+#: Images, evenly spaced, that tell the sign of all: features on a grid are too many to look at them all.
+LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,21 @@ def random_partition(split: Split, name: str, index: int) -> Split:
     )
     partition.check(f"{name} partition {index}")
     return partition
+
+
+def facts(split: Split) -> Facts:
+    """What settings are derived from: sizes and form of ``trainval``, of which ``LOOKED_AT`` images are looked at."""
+    some = split.trainval[:: -(-len(split.trainval) // LOOKED_AT)]
+    return Facts(
+        n_images=len(split.trainval),
+        n_features=split.features.shape[-1],
+        n_attributes=split.attributes.shape[1],
+        n_seen=len(split.seen),
+        n_unseen=len(split.unseen),
+        n_regions=math.prod(split.features.shape[1:-1]),
+        kind=split.kind,
+        signed=bool((split.features[some] < 0).any()),
+    )
 
 
 def train_data(split: Split, stage: Stage, preprocess: str, device: torch.device) -> tuple[TrainData, Transform]:

@@ -164,6 +164,7 @@ def _tuned(cell: Cell, trials: Sequence[Trial]) -> Tuned | None:
         features=spec.features,
         revision=spec.revision,
         partition=spec.partition,
+        profile=spec.profile,
         overrides=spec.hparam_overrides,
         hparams=trials[-number].hparams,
         value=value,

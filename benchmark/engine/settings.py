@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.api import Dataset, LossConfig, MethodConfig
-from benchmark.config import load_file, resolve
+from benchmark.api import AUTO, Dataset, LossConfig, MethodConfig
+from benchmark.config import Layer, Profile, load_file, resolve, validate
 from benchmark.engine.tuned import layer
 from benchmark.registries import LOSSES, METHODS
 from benchmark.results.record import Protocol, Spec
@@ -24,6 +25,7 @@ def make_spec(
     partition: str,
     protocol: Protocol,
     tuned: Path | None = None,
+    profile: Profile | None = None,
 ) -> Spec:
     """The complete settings of one cell.
 
@@ -36,11 +38,13 @@ def make_spec(
         partition: ``proposed`` or ``random-<i>``.
         protocol: ``strict`` or ``literature``.
         tuned: the folder of tuned settings to lay over the defaults; None: the defaults.
+        profile: the budget; None: ``published`` where the authors' settings are for the data set, else ``small``.
 
     Raises:
         InputError: a name, key or value is wrong, or there are no tuned settings for the cell.
     """
     loss_name, loss_overrides = loss
+    profile = profile or load_file(METHODS[method].config_file).profile_of(dataset.name, _images_of(dataset))
     spec = Spec(
         protocol=protocol,
         partition=partition,
@@ -50,11 +54,12 @@ def make_spec(
         revision=dataset.revision,
         method=method,
         loss=loss_name,
-        hparams=_method_config(method, overrides, loss_name, dataset).model_dump(),
-        loss_parameters=_loss_config(method, loss, dataset.name).model_dump(),
+        hparams=_method_settings(method, overrides, loss_name, dataset, profile),
+        loss_parameters=_loss_config(method, loss, dataset, profile).model_dump(),
         dataset_options=options,
         hparam_overrides=overrides,
         loss_overrides=loss_overrides,
+        profile=profile,
     )
     if tuned is None:
         return spec
@@ -75,33 +80,51 @@ def with_layer(spec: Spec, where: str, hparams: dict[str, Any], tuned: int = 0) 
         InputError: a key or value is wrong.
     """
     layers = {"defaults": spec.hparams, where: hparams, f"--set of {spec.method}": spec.hparam_overrides}
-    config = resolve(METHODS[spec.method].obj.Config, layers)
-    return Spec(**{**dict(spec), "hparams": config.model_dump(), "tuned": tuned})
+    settings = _merge(METHODS[spec.method].obj.Config, layers)
+    return Spec(**{**dict(spec), "hparams": settings, "tuned": tuned})
 
 
-def _method_config(method: str, overrides: dict[str, Any], loss: str, dataset: Dataset) -> MethodConfig:
+def _method_settings(
+    method: str, overrides: dict[str, Any], loss: str, dataset: Dataset, profile: Profile
+) -> dict[str, Any]:
     entry = METHODS[method]
     file = load_file(entry.config_file)
-    layers = {f"{entry.config_file}: hparams": file.hparams}
-    for name in (dataset.name, f"{dataset.name}:{dataset.features}"):
-        if name in file.datasets:
-            layers[f"{entry.config_file}: datasets.{name}"] = file.datasets[name]
+    layers: dict[str, Layer] = {f"{entry.config_file}: hparams": file.hparams}
+    for where, found in file.profile_layers(profile, dataset.name, _images_of(dataset)).items():
+        layers[f"{entry.config_file}: {where}"] = found
     if loss in file.losses:
         layers[f"{entry.config_file}: losses.{loss}.hparams"] = file.losses[loss].hparams
     layers[f"--set of {method}"] = overrides
     parameters = LOSSES[loss].obj.Config.model_fields
     hint = {key: f"it is a parameter of the loss: --loss {loss}:{key}=VALUE" for key in parameters}
-    return resolve(entry.obj.Config, layers, hint)
+    return _merge(entry.obj.Config, layers, hint)
 
 
-def _loss_config(method: str, loss: Named, dataset: str) -> LossConfig:
+def _merge(
+    schema: type[MethodConfig], layers: Mapping[str, Layer], hint: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """As ``resolve`` does, for the settings of a method: complete values, ``auto`` where the data are to tell."""
+    merged: dict[str, Any] = {}
+    for where, values in layers.items():
+        merged.update(values)
+        validate(schema, schema.fixed(merged), where, hint)
+    settings = validate(schema, schema.fixed(merged), "defaults").model_dump()
+    return settings | dict.fromkeys(schema.automatic(merged), AUTO)
+
+
+def _loss_config(method: str, loss: Named, dataset: Dataset, profile: Profile) -> LossConfig:
     name, overrides = loss
     loss_file, method_file = LOSSES[name].config_file, METHODS[method].config_file
     file, of_method = load_file(loss_file), load_file(method_file).losses
-    layers = {f"{loss_file}: hparams": file.hparams}
-    if dataset in file.datasets:
-        layers[f"{loss_file}: datasets.{dataset}"] = file.datasets[dataset]
+    layers: dict[str, Layer] = {f"{loss_file}: hparams": file.hparams}
+    for where, found in file.profile_layers(profile, dataset.name, _images_of(dataset)).items():
+        layers[f"{loss_file}: {where}"] = found
     if name in of_method:
         layers[f"{method_file}: losses.{name}.parameters"] = of_method[name].parameters
     layers[f"--loss {name}"] = overrides
     return resolve(LOSSES[name].obj.Config, layers)
+
+
+def _images_of(dataset: Dataset) -> str:
+    """The feature set of a data set without the semantics behind its ``+``, of which settings are independent."""
+    return dataset.features.partition("+")[0]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field
 
-from benchmark.config import Config, read_yaml, validate
+from benchmark.config import Config, Profile, read_yaml, validate
 from benchmark.errors import InputError
 from benchmark.files import write_whole
 from benchmark.results.record import JsonDict, Spec
@@ -42,6 +42,7 @@ class Tuned(Config):
         features: its feature set.
         revision: a digest of its data.
         partition: the division of the classes; ``split`` in files.
+        profile: the budget that the settings lie over; None in files from before there were any.
         overrides: what the user set of the method, which was not searched.
         hparams: the layer: what the best trial drew.
         value: that trial's criterion.
@@ -60,6 +61,7 @@ class Tuned(Config):
     features: str
     revision: str
     partition: str = Field(alias="split")
+    profile: Profile | None = None
     overrides: JsonDict = Field(default_factory=dict)
     hparams: JsonDict
     value: float
@@ -73,6 +75,8 @@ class Tuned(Config):
         for name in ("method", "dataset", "features", "revision", "partition"):
             if (ours := getattr(self, name)) != (theirs := getattr(spec, name)):
                 return f"{name} {ours} instead of {theirs}"
+        if self.profile not in (None, spec.profile):
+            return f"profile {self.profile} instead of {spec.profile}"
         return None if self.loss == spec.loss_label else f"loss {self.loss} instead of {spec.loss_label}"
 
 

@@ -114,7 +114,7 @@ def training(groups: Sequence[Group]) -> str:
     """When the epoch was chosen, how often at the last one that was allowed, and with which loss earlier."""
     runs = [run for group in groups for row in group.rows.values() for run in row.runs if run.selection]
     choices = [run.selection.choice for run in runs if run.selection]
-    last = sum(c >= run.spec.hparams.get("epochs", np.inf) for c, run in zip(choices, runs, strict=True))
+    last = sum(c >= run.settings.get("epochs", np.inf) for c, run in zip(choices, runs, strict=True))
     parts = [
         f"The chosen epoch is {np.median(choices):.0f} in the median over {plural(len(runs), 'run')}; {last} of them "
         "chose the last epoch that they were allowed, and might have gained from more."

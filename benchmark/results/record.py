@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from benchmark.config import assignments
+from benchmark.config import Profile, assignments
 
 Protocol = Literal["strict", "literature"]
 
@@ -48,12 +48,13 @@ class Spec(Record):
         revision: a digest of the data.
         method: the method's name.
         loss: the attribute-regression loss's name.
-        hparams: the method's complete settings.
+        hparams: the method's complete settings, ``auto`` where they are derived from the data.
         loss_parameters: the loss's complete settings.
         dataset_options: what the user set of the data set.
         hparam_overrides: what the user set of the method; the rest are the suite's defaults.
         loss_overrides: what the user set of the loss.
         tuned: the trials of the search that the method's settings are the best of; 0 for settings of another origin.
+        profile: the budget that the settings are of; None for results from before there were any.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -72,6 +73,7 @@ class Spec(Record):
     hparam_overrides: JsonDict = Field(default_factory=dict)
     loss_overrides: JsonDict = Field(default_factory=dict)
     tuned: int = Field(0, ge=0)
+    profile: Profile | None = None
 
     @property
     def key(self) -> str:
@@ -82,6 +84,8 @@ class Spec(Record):
         content = self.model_dump(exclude={"dataset_options", "hparam_overrides", "loss_overrides"})
         if not self.tuned:
             del content["tuned"]
+        if not self.profile:
+            del content["profile"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -99,8 +103,9 @@ class Spec(Record):
 
     @property
     def method_label(self) -> str:
-        """The method and what the user set of it: ``ale``, ``ale tuned``, or ``ale:lr=0.1``."""
-        return _label(self.method, self.hparam_overrides) + (" tuned" if self.tuned else "")
+        """The method and what the user set of it: ``ale``, ``ale tuned``, ``ale:lr=0.1``, or ``dem published``."""
+        profile = " published" if self.profile == "published" else ""
+        return _label(self.method, self.hparam_overrides) + profile + (" tuned" if self.tuned else "")
 
     @property
     def loss_label(self) -> str:
@@ -208,7 +213,10 @@ class Cost(Record):
 
 
 class Result(Record):
-    """One run; ``evaluation``, ``selection`` and ``cost`` are there when ``status`` is ok, else ``error`` says why."""
+    """One run; ``evaluation``, ``selection`` and ``cost`` are there when ``status`` is ok, else ``error`` says why.
+
+    ``derived`` holds what came of the settings that are ``auto``.
+    """
 
     schema_version: Literal[1] = 1
     spec: Spec
@@ -217,9 +225,15 @@ class Result(Record):
     evaluation: Evaluation | None = None
     selection: Selection | None = None
     refit_history: list[dict[str, float]] = Field(default_factory=list)
+    derived: JsonDict = Field(default_factory=dict)
     cost: Cost | None = None
     provenance: JsonDict = Field(default_factory=dict)
     error: str | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's complete settings as it was run with them."""
+        return {**self.spec.hparams, **self.derived}
 
     @model_validator(mode="before")
     @classmethod

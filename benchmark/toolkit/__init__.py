@@ -4,6 +4,21 @@
 """
 
 from benchmark.toolkit.layers import linear
-from benchmark.toolkit.training import GradientConfig, build_optimizer, descend, draw_batches, minimise
+from benchmark.toolkit.training import (
+    GradientConfig,
+    build_optimizer,
+    descend,
+    draw_batches,
+    minimise,
+    power_of_two,
+)
 
-__all__ = ["GradientConfig", "build_optimizer", "descend", "draw_batches", "linear", "minimise"]
+__all__ = [
+    "GradientConfig",
+    "build_optimizer",
+    "descend",
+    "draw_batches",
+    "linear",
+    "minimise",
+    "power_of_two",
+]

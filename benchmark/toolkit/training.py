@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from benchmark import parallel
-from benchmark.api import Method, MethodConfig, Run, Slot, TrainData
+from benchmark.api import Facts, Method, MethodConfig, Rules, Run, Slot, TrainData
+
+#: Multiply-adds of an epoch's forward passes, over all epochs: about a minute of training on one core.
+BUDGET = 8e11
+#: The most images that the budget is for; more may take more time, in proportion.
+BUDGETED_IMAGES = 10_000
+
+
+def power_of_two(value: float, low: int, high: int) -> int:
+    """The power of two next to ``value`` on a log scale, within ``low`` and ``high``, powers of two themselves."""
+    return min(high, max(low, int(2 ** round(math.log2(max(value, 1))))))
+
+
+def batch_size(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
+    """Batches of 64 for up to 6,000 images, larger ones for larger sets, up to 256, for time."""
+    return power_of_two(facts.n_images / 100, 64, 256)
+
+
+def epochs(facts: Facts, config: MethodConfig) -> int:
+    """At most 100 (20 on grids), and from 5 on as many as ``BUDGET`` allows.
+
+    An image costs a weight for each feature and semantic, and those of a hidden layer if there is one, at each region.
+    """
+    hidden = getattr(config, "hidden", 0) * (facts.n_features + facts.n_attributes)
+    cost = facts.n_regions * (facts.n_features * facts.n_attributes + hidden)
+    most = 100 if facts.n_regions == 1 else 20
+    return int(min(most, max(5, BUDGET / (min(facts.n_images, BUDGETED_IMAGES) * cost))))
+
+
+def patience(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
+    """10 epochs; 5 where each has the steps of more than 10,000 images."""
+    return 10 if facts.n_images <= 10_000 else 5
 
 
 class GradientConfig(MethodConfig):
@@ -26,6 +58,12 @@ class GradientConfig(MethodConfig):
         epochs: the most epochs; one is as many batches as the training set holds.
         patience: stop when validation has not improved for this many epochs.
     """
+
+    rules: ClassVar[Rules] = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "patience": patience,
+    }
 
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)

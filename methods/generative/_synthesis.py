@@ -6,16 +6,16 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Method, MethodConfig, Run, Slot, TrainData
+from benchmark.api import Facts, Meta, Method, MethodConfig, Rules, Run, Slot, TrainData
 from benchmark.config import Config
-from benchmark.toolkit import descend, draw_batches, linear
+from benchmark.toolkit import descend, draw_batches, linear, power_of_two
 from methods.generative._blocks import FeatureGenerator, adam
 
 #: What one batch does: (features (B, D), labels (B,), epoch from 1) -> the scalars to log.
@@ -50,6 +50,75 @@ class Round:
         return noted | self.generator(x, y, epoch)
 
 
+def preprocess(facts: Facts, config: MethodConfig) -> str:  # noqa: ARG001
+    """Features of no sign are scaled to [0, 1], each; those of either sign all alike.
+
+    After a PCA, say, scaling each would blow up the last ones.
+    """
+    return "scale" if facts.signed else "minmax"
+
+
+def output(facts: Facts, config: MethodConfig) -> str:
+    """Linear for features of either sign; the method's own for those that are 0 or more."""
+    return "linear" if facts.signed else str(type(config).model_fields["output"].default)
+
+
+def hidden(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
+    """256 units, or half of that where features and semantics have more than 3,000 dimensions, for time."""
+    return 256 if facts.n_features + facts.n_attributes <= 3000 else 128
+
+
+def batch_size(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
+    """32, or 64 from 4,000 images on: small sets need small batches to make enough steps."""
+    return 32 if facts.n_images < 4000 else 64
+
+
+def epochs(facts: Facts, config: GenerativeConfig) -> int:
+    """As many as show a generator ``SHOWN`` images, but from 10 to 40; fewer, down to 6, where that costs too much."""
+    n_weights = (facts.n_features + facts.n_attributes) * getattr(config, "hidden", 256)
+    affordable = BUDGET / (min(facts.n_images, 10_000) * n_weights)
+    return int(max(6, min(40, max(10, SHOWN / facts.n_images), affordable)))
+
+
+def n_generated(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
+    """Eight times the images of a seen class, without which unseen classes are hardly ever chosen; at most 2,000."""
+    return int(min(2000, max(50, 8 * facts.images_a_class)))
+
+
+def classifier_batch_size(facts: Facts, config: GenerativeConfig) -> int:
+    """A hundredth of what the classifier is trained on, from 64 to 512."""
+    return power_of_two(n_classified(facts, config) / 100, 64, 512)
+
+
+def classifier_epochs(facts: Facts, config: GenerativeConfig) -> int:
+    """At most 20, and fewer where a pass over features and classes costs more."""
+    return int(min(20, max(3, CLASSIFIER_BUDGET / classifier_cost(facts, config))))
+
+
+def evaluate_every(facts: Facts, config: GenerativeConfig) -> int:
+    """A quarter of the epochs, or half of them where the classifier that each scoring trains is dear."""
+    parts = 4 if 3 * classifier_cost(facts, config) <= CLASSIFIER_BUDGET else 2
+    return -(-config.epochs // parts)
+
+
+def classifier_cost(facts: Facts, config: GenerativeConfig) -> int:
+    """Multiply-adds of one pass of the GZSL classifier."""
+    return n_classified(facts, config) * facts.n_features * (facts.n_seen + facts.n_unseen)
+
+
+def n_classified(facts: Facts, config: GenerativeConfig) -> int:
+    """The real and generated features that the GZSL classifier is trained on."""
+    return facts.n_images + facts.n_unseen * config.n_generated
+
+
+#: The images, repeated in every epoch, that a generator is trained on by default in ``small``.
+SHOWN = 100_000
+#: Multiply-adds of the same in one layer of the generator, for up to 10,000 images.
+BUDGET = 1e11
+#: Multiply-adds of one training of a softmax classifier.
+CLASSIFIER_BUDGET = 1e11
+
+
 class GenerativeConfig(MethodConfig):
     """Settings of the methods that generate features.
 
@@ -66,6 +135,18 @@ class GenerativeConfig(MethodConfig):
         precision: precision of the generating networks' arithmetic; ``bfloat16`` is mixed precision, weights stay
             float32.
     """
+
+    rules: ClassVar[Rules] = {
+        "preprocess": preprocess,
+        "output": output,
+        "hidden": hidden,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "n_generated": n_generated,
+        "evaluate_every": evaluate_every,
+        "classifier_batch_size": classifier_batch_size,
+        "classifier_epochs": classifier_epochs,
+    }
 
     lr: float = Field(1e-4, gt=0)
     epochs: int = Field(60, ge=1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.api import Meta, Rules, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from methods.generative._blocks import adam, mlp
@@ -84,6 +84,14 @@ class CADAVAE(GenerativeMethod):
             alignment_epochs: the epochs between which ``alignment_weight`` grows.
             n_seen_codes: codes drawn for each seen class to train the GZSL classifier.
         """
+
+        rules: ClassVar[Rules] = {
+            **GenerativeConfig.rules,
+            "cross_epochs": lambda _, config: _share(config, 0.21, 0.75),
+            "divergence_epochs": lambda _, config: _share(config, 0.0, 0.93),
+            "alignment_epochs": lambda _, config: _share(config, 0.06, 0.22),
+            "divergence_weight": lambda facts, _: 0.25 * facts.n_features / 2048,
+        }
 
         lr: float = Field(1.5e-4, gt=0)
         epochs: int = Field(100, ge=1)
@@ -179,6 +187,11 @@ def wasserstein(a: Gaussian, b: Gaussian) -> Tensor:
 
 def _absolute(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted - target).abs().sum(1).mean()
+
+
+def _share(config: CADAVAE.Config, first: float, last: float) -> WarmUp:
+    """The same share of the epochs as the published warm-ups have of 100."""
+    return round(first * config.epochs), max(1, round(last * config.epochs))
 
 
 def _grown(weight: float, epochs: WarmUp, epoch: int) -> float:

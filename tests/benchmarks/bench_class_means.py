@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmark.api import TrainData
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import HeldOut, held_out, train_data, validation_stage
+from benchmark.engine.protocol import HeldOut, facts, held_out, train_data, validation_stage
 from benchmark.engine.runs import SelectionRun
 from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, METHODS
@@ -76,7 +76,8 @@ def test_means(name: str, real_data_root: Path) -> None:
     print(f"\n{name}, validation classes")
     for method in ["clswgan", "lisgan", "cegzsl", "vaegan", "free", "sdgzsl", "cadavae"]:
         cell = Cell(make_spec(method, {}, ("mse", {}), source, {}, "proposed", "strict"), (0,), real_data_root, "cpu")
-        data, transform = train_data(split, stage, cell.method_config().preprocess, CPU)
+        config = cell.method_config(facts(split))
+        data, transform = train_data(split, stage, config.preprocess, CPU)
         held = held_out(split, stage, transform, CPU)
         every = torch.arange(len(data.attributes))
         real = torch.cat(
@@ -89,7 +90,7 @@ def test_means(name: str, real_data_root: Path) -> None:
             for how, means in (("their own means", real), ("means by ridge", means_by_ridge(data))):
                 gaussians = Gaussians(
                     data.meta,
-                    CLSWGAN.Config.model_validate(cell.method_config().model_dump()),
+                    CLSWGAN.Config.model_validate(config.model_dump()),
                     torch.Generator().manual_seed(0),
                 )
                 gaussians.know(torch.cat([real[: data.n_seen], means[data.n_seen :]]), data)

@@ -45,8 +45,8 @@ def test_a_killed_search_goes_on_and_its_settings_make_a_row(
     done = command(*run)
     assert done.returncode == 0, done.stderr
     board = (tmp_path / "out" / "awa2-sim.md").read_text()
-    assert "| SAE (2017), tuned by 6 trials | `mse` | 1 |" in board
-    assert "| SAE (2017) | `mse` | 1 |" in board
+    assert "| SAE (2017), small, tuned by 6 trials | `mse` | 1 |" in board
+    assert "| SAE (2017), small | `mse` | 1 |" in board
 
 
 def test_without_settings_the_run_says_how_to_get_them(command: Command, tmp_path: Path) -> None:

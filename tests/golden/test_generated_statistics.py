@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from benchmark.api import TrainData
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import HeldOut, held_out, train_data, validation_stage
+from benchmark.engine.protocol import HeldOut, facts, held_out, train_data, validation_stage
 from benchmark.engine.runs import RefitRun
 from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, METHODS
@@ -87,7 +87,7 @@ def test_generated_features_are_nearer_to_the_real_ones_than_attributes_alone(na
     epochs = EPOCHS.get(name, 12)
     source = DATASETS.resolve("awa2-sim", {}, None)
     cell = Cell(make_spec(name, {"epochs": epochs}, ("mse", {}), source, {}, "proposed", "strict"), (0,), None, "cpu")
-    data, held = seen_and_held_out(cell.method_config().preprocess)
+    data, held = seen_and_held_out(cell.method_config(facts(source.load())).preprocess)
     method = fitted(cell, data, RefitRun(CPU, 0, "", epochs))
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -95,7 +95,7 @@ def test_it_reaches_what_the_release_does(method: str, real_data_root: Path) -> 
     # Scored once, at the end: so the literature protocol has nothing to choose on test.
     settings = release.settings | {"evaluate_every": release.settings["epochs"]}
     dataset = DATASETS.resolve("cub50", {}, real_data_root)
-    spec = make_spec(method, settings, ("none", {}), dataset, {}, "proposed", "literature")
+    spec = make_spec(method, settings, ("none", {}), dataset, {}, "proposed", "literature", profile="published")
     runs = []
     for result in run_cell(Cell(spec, SEEDS, real_data_root, "cpu")):
         assert result.evaluation is not None, result.error

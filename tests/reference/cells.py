@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.api import Facts
 from benchmark.engine.plan import Cell
 from benchmark.engine.settings import make_spec
 from benchmark.registries import LOSSES, METHODS
@@ -14,6 +15,8 @@ from benchmark.results.record import Spec
 from tests.reference.toy import ToyDataset, ToyLoss, ToyMethod, register
 
 TOY = ToyDataset("toy", ToyDataset.Config(), None)
+#: Of any data, where settings do not depend on them.
+FACTS = Facts(n_images=100, n_features=8, n_attributes=4, n_seen=5, n_unseen=2)
 
 
 def register_toys(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:

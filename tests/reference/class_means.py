@@ -7,6 +7,7 @@ from torch import Tensor
 
 from benchmark.api import Run, TrainData, derive_seed
 from benchmark.engine.plan import Cell
+from benchmark.engine.protocol import facts
 from benchmark.registries import METHODS
 from losses import build
 from methods.generative._synthesis import GenerativeMethod
@@ -25,7 +26,7 @@ def means_by_ridge(data: TrainData) -> Tensor:
 def fitted(cell: Cell, data: TrainData, run: Run) -> GenerativeMethod:
     """The method of ``cell``, trained on ``data`` with the loss of ``cell`` at its defaults and seed 0."""
     rng = torch.Generator().manual_seed(derive_seed(0, "initial weights"))
-    method = METHODS[cell.spec.method].obj(data.meta, cell.method_config(), rng)
+    method = METHODS[cell.spec.method].obj(data.meta, cell.method_config(facts(cell.dataset().load())), rng)
     assert isinstance(method, GenerativeMethod)
     loss = build(cell.spec.loss, n_classes=len(data.attributes), n_attributes=data.meta.n_attributes)
     method.fit(data, slot_for(method, data, loss), run)

@@ -109,14 +109,16 @@ class TestFile:
 
     def test_all_sections(self, tmp_path: Path):
         (tmp_path / "a.yaml").write_text(
-            "hparams: {lr: 1.0e-3, sizes: [1, 2]}\ndatasets: {cub: {lr: 2}}\n"
+            "hparams: {lr: 1.0e-3, sizes: [1, 2]}\n"
+            "profiles: {published: {hparams: {lr: 5}, datasets: {cub: {lr: 2}}}}\n"
             "losses: {remse: {hparams: {lr: 3}, parameters: {window: running}}}\n"
             "search: {lr: {low: 1, high: 2, log: true}, kind: {choices: [a, b]}}\n"
             "published: [{source: S, features: res101, results: {cub: {T1: 1.5, H: null}}}]\n"
         )
         file = load_file(tmp_path / "a.yaml")
         assert file.hparams == {"lr": 0.001, "sizes": [1, 2]}
-        assert file.datasets == {"cub": {"lr": 2}}
+        assert file.profiles["published"].hparams == {"lr": 5}
+        assert file.profiles["published"].datasets == {"cub": {"lr": 2}}
         assert file.losses["remse"].hparams == {"lr": 3}
         assert file.losses["remse"].parameters == {"window": "running"}
         assert (file.search["lr"].low, file.search["lr"].high, file.search["lr"].log) == (1, 2, True)
@@ -130,6 +132,8 @@ class TestFile:
             ("just text", "must be a mapping, got str instead"),
             ("hparams: [1", "cannot be read: .*line 1"),
             ("hparams: {a: 1}\n\tb: 2", "cannot be read: .*line 2"),
+            ("datasets: {}", "unknown key 'datasets'; it belongs into a profile: "),
+            ("profiles: {tiny: {}}", "profiles.tiny.*must be 'published' or 'small'"),
             ("hparam: {}", "unknown key 'hparam'; did you mean 'hparams'?"),
             ("hparams: [1, 2]", r"hparams must be a valid dictionary, got \[1, 2\] instead"),
             ("hparams: {1: 2}", "hparams.1.*must be a valid string, got 1 instead"),
@@ -249,13 +253,17 @@ class TestCommandLine:
 
 def method_layers(entry: Entry[Any], file: ConfigFile) -> Iterator[tuple[dict[str, Any], ...]]:
     """All stacks of layers that the command line can ask for."""
-    for dataset in [None, *file.datasets]:
+    for profile in profiles_of(file):
         for loss in [None, *file.losses]:
-            yield (
-                file.hparams,
-                file.datasets.get(dataset, {}) if dataset else {},
-                file.losses[loss].hparams if loss else {},
-            )
+            yield (file.hparams, *profile, file.losses[loss].hparams if loss else {})
+
+
+def profiles_of(file: ConfigFile) -> Iterator[tuple[dict[str, Any], ...]]:
+    """The layers of each profile, without and with those of each data set that it names; none at first."""
+    yield ()
+    for profile in file.profiles.values():
+        yield (profile.hparams,)
+        yield from ((profile.hparams, layer) for layer in profile.datasets.values())
 
 
 @pytest.mark.parametrize("entry", METHODS, ids=lambda entry: entry.name)
@@ -267,15 +275,16 @@ class TestMethodFiles:
     def test_all_layers_are_valid(self, entry: Entry[Any]):
         file = load_file(entry.config_file)
         for layers in method_layers(entry, file):
-            resolve(entry.obj.Config, {f"{entry.config_file} {i}": layer for i, layer in enumerate(layers)})
+            config = entry.obj.Config
+            resolve(config, {f"{entry.config_file} {i}": config.fixed(layer) for i, layer in enumerate(layers)})
 
     def test_data_sets_and_losses_exist(self, entry: Entry[Any]):
         file = load_file(entry.config_file)
         check_datasets(file)
         for loss, layer in file.losses.items():
             loss_file = load_file(LOSSES[loss].config_file)
-            for dataset in [None, *loss_file.datasets]:
-                stack = [loss_file.hparams, loss_file.datasets.get(dataset, {}) if dataset else {}, layer.parameters]
+            for profile in profiles_of(loss_file):
+                stack = [loss_file.hparams, *profile, layer.parameters]
                 resolve(LOSSES[loss].obj.Config, {f"{entry.config_file}: {loss} {i}": x for i, x in enumerate(stack)})
 
     def test_search_ranges_are_valid(self, entry: Entry[Any]):
@@ -301,8 +310,9 @@ class TestMethodFiles:
 def test_loss_files(entry: Entry[Any]):
     file = load_file(entry.config_file)
     check_datasets(file)
-    for layer in [{}, *file.datasets.values()]:
-        resolve(entry.obj.Config, {"defaults": {}, "hparams": file.hparams, "datasets": layer})
+    for profile in profiles_of(file):
+        layers = (file.hparams, *profile)
+        resolve(entry.obj.Config, {f"{entry.config_file} {i}": layer for i, layer in enumerate(layers)})
     assert not file.losses
     check_search(entry, file)
 
@@ -317,7 +327,7 @@ def test_no_yaml_is_forgotten(folder: str):
 
 def check_datasets(file: ConfigFile) -> None:
     """Each is registered; or else a number follows a registered one, as CUB50 is a folder with a part of CUB."""
-    names = {name.partition(":")[0] for name in file.datasets}
+    names = {name.partition(":")[0] for profile in file.profiles.values() for name in profile.datasets}
     assert {name.rstrip("0123456789") for name in names if name not in DATASETS} <= set(DATASETS.names())
 
 

@@ -111,8 +111,8 @@ def test_the_row_says_so_where_it_is_not_ausuc(toys: pytest.MonkeyPatch, tmp_pat
     results = run_toy(cell_of(spec_of({"lr": 0.2}), (0,)))
     ((row,),) = boards(results).values()
     assert title_of(row) == "toy-method (selected by H)"
-    assert markdown_name(row) == "toy-method (selected by H) `lr=0.2`"
-    assert "toy-method (selected by H), lr=0.2 &" in as_latex(results)
+    assert markdown_name(row) == "toy-method (selected by H) `lr=0.2`, small"
+    assert "toy-method (selected by H), lr=0.2, small &" in as_latex(results)
 
     register(toys, METHODS, "toy-method", Shifted, tmp_path / "toy-method.py")
     ((row,),) = boards(run_toy(cell_of(spec_of(), (0,)))).values()

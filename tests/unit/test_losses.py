@@ -439,9 +439,15 @@ def test_published_settings(name: str) -> None:
     entry = LOSSES[name]
     file = load_file(entry.config_file)
     published = {"cub": (0.1, 0.75), "sun": (0.1, 0.0), "awa2": (1.0, 0.1)}
-    same = {"cub-sim": "cub", "cub50": "cub", "sun-sim": "sun", "awa2-sim": "awa2", "awa1": "awa2"}
-    assert set(file.datasets) == {*published, *same}
-    for dataset, layer in file.datasets.items():
-        config = resolve(entry.obj.Config, {"hparams": file.hparams, dataset: layer})
-        got = tuple(config.model_dump()[key] for key in ("alpha", "beta"))
-        assert got == published[same.get(dataset, dataset)]
+    assert set(file.profiles["published"].datasets) == set(published)
+    for dataset, expected in published.items():
+        layers = file.profile_layers("published", dataset, "res101")
+        config = resolve(entry.obj.Config, {"hparams": file.hparams, **layers})
+        assert tuple(config.model_dump()[key] for key in ("alpha", "beta")) == expected
+
+
+@pytest.mark.parametrize("name", ["remse", "mse-matched"])
+def test_small_has_one_choice_for_all_data_sets(name: str) -> None:
+    small = load_file(LOSSES[name].config_file).profiles["small"]
+    assert set(small.hparams) == {"alpha", "beta"}
+    assert not small.datasets

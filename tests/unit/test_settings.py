@@ -12,7 +12,7 @@ from benchmark.errors import InputError
 from benchmark.registries import METHODS
 from benchmark.results.record import Spec
 from benchmark.results.store import Store
-from tests.reference.cells import TOY, cell_of, register_toys, spec_of
+from tests.reference.cells import FACTS, TOY, cell_of, register_toys, spec_of
 from tests.reference.toy import ToyMethod, make_result
 from tests.reference.toy import make_spec as toy_spec
 
@@ -49,7 +49,7 @@ class TestKey:
     def test_no_setting_is_forgotten(self):
         """A field that is added to Spec has to be thought of here."""
         told = {"protocol", "partition", "dataset", "simulated", "features", "revision", "method", "loss"}
-        told |= {"hparams", "loss_parameters", "tuned"}
+        told |= {"hparams", "loss_parameters", "tuned", "profile"}
         assert set(Spec.model_fields) == told | {"dataset_options", "hparam_overrides", "loss_overrides"}
 
     def test_does_not_depend_on_how_a_setting_came_about(self):
@@ -72,7 +72,7 @@ class TestKey:
         loaded = store.load(spec, 0)
         assert loaded is not None
         assert loaded.spec.key == spec.key
-        assert cell_of(loaded.spec).method_config() == cell_of(spec).method_config()
+        assert cell_of(loaded.spec).method_config(FACTS) == cell_of(spec).method_config(FACTS)
 
     @pytest.mark.parametrize("entry", METHODS, ids=lambda entry: entry.name)
     def test_every_setting_of_every_method_enters_it(self, entry: Any):
@@ -88,33 +88,34 @@ def replaced(spec: Spec, name: str) -> Spec:
 
 class TestLayers:
     def test_each_layer_wins_over_those_before(self, toys: Path):
-        """Class default < hparams < datasets < its features < losses < --set, one after another on one key."""
+        """Class default < hparams < profile < its data sets < their features < losses < --set, all on one key."""
 
         def lr(text: str, overrides: dict[str, Any]) -> Any:
             (toys / "toy-method.yaml").write_text(text)
             return spec_of(overrides).hparams["lr"]
 
-        hparams, dataset = "hparams: {lr: 1}\n", "datasets: {toy: {lr: 2}, other: {lr: 99}}\n"
+        hparams, small = "hparams: {lr: 1}\n", "profiles: {small: {hparams: {lr: 1.5}}}\n"
+        dataset = "profiles: {small: {hparams: {lr: 1.5}, datasets: {toy: {lr: 2}, other: {lr: 99}}}}\n"
+        features = f"{{toy: {{lr: 2}}, 'toy:{TOY.features}': {{lr: 2.5}}, 'toy:other': {{lr: 99}}}}"
         loss = "losses: {toy-loss: {hparams: {lr: 3}}, other: {hparams: {lr: 99}}}\n"
         assert lr("", {}) == 0.1
         assert lr(hparams, {}) == 1
+        assert lr(hparams + small, {}) == 1.5
         assert lr(hparams + dataset, {}) == 2
-        assert (
-            lr(f"datasets: {{toy: {{lr: 2}}, 'toy:{TOY.features}': {{lr: 2.5}}, 'toy:other': {{lr: 99}}}}", {}) == 2.5
-        )
+        assert lr(f"profiles: {{small: {{datasets: {features}}}}}", {}) == 2.5
         assert lr(loss + dataset + hparams, {}) == 3  # the order in the file does not matter
         assert lr(hparams + dataset + loss, {"lr": 4}) == 4
         assert lr(hparams + dataset + loss, {"epochs": 7}) == 3
 
     def test_those_of_the_loss(self, toys: Path):
-        """Class default < the loss's hparams < its datasets < the method's parameters for it < --loss x:k=v."""
+        """Class default < the loss's hparams < its profile < the method's parameters for it < --loss x:k=v."""
 
         def alpha(of_loss: str, of_method: str, overrides: dict[str, Any]) -> Any:
             (toys / "toy-loss.yaml").write_text(of_loss)
             (toys / "toy-method.yaml").write_text(of_method)
             return spec_of({}, overrides).loss_parameters["alpha"]
 
-        hparams, dataset = "hparams: {alpha: 2}\n", "datasets: {toy: {alpha: 3}, other: {alpha: 99}}\n"
+        hparams, dataset = "hparams: {alpha: 2}\n", "profiles: {small: {datasets: {toy: {alpha: 3}}}}\n"
         method = "losses: {toy-loss: {parameters: {alpha: 4}}, other: {parameters: {alpha: 99}}}\n"
         assert alpha("", "", {}) == 1
         assert alpha(hparams, "", {}) == 2
@@ -142,7 +143,7 @@ class TestLayers:
         )
         assert (spec.method_label, spec.loss_label) == ("toy-method:epochs=3", "toy-loss:beta=2")
         assert cell_of(spec).title == "toy-method:epochs=3+toy-loss:beta=2 toy random-1"
-        assert cell_of(spec).method_config() == ToyMethod.Config(lr=5, epochs=3)
+        assert cell_of(spec).method_config(FACTS) == ToyMethod.Config(lr=5, epochs=3)
 
     def test_a_key_of_the_loss_in_set_gets_a_hint(self, toys: Path):
         with pytest.raises(InputError) as error:
@@ -177,7 +178,8 @@ class TestLayers:
         file = toys / "toy-method.yaml"
         for section, text in [
             ("hparams", "hparams: {lrr: 1}"),
-            ("datasets.toy", "datasets: {toy: {lrr: 1}}"),
+            ("profiles.small.datasets.toy", "profiles: {small: {datasets: {toy: {lrr: 1}}}}"),
+            ("profiles.small.hparams", "profiles: {small: {hparams: {lrr: 1}}}"),
             ("losses.toy-loss.hparams", "losses: {toy-loss: {hparams: {lrr: 1}}}"),
         ]:
             file.write_text(text)

@@ -190,6 +190,7 @@ def _row(row: Row, compared: Comparison | None, best: dict[str, list[Row]], clas
         "name": spec.method_label,
         "family": family_of(row),
         "loss": spec.loss_label,
+        "profile": spec.profile,
         "tuned": spec.tuned,
         "marks": marks_of(row),
         "n": count(row.pairs),
