@@ -132,6 +132,7 @@ def page(browser: Page) -> Iterator[Page]:
     """The page at its largest board; afterwards, nothing may have been said on the console or fetched."""
     browser.driver.get_log("browser"), browser.driver.get_log("performance")
     browser.open()
+    browser.until(lambda: browser.rows)  # a busy machine may not have drawn them yet
     yield browser
     assert browser.driver.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.driver.get_log("performance")]
