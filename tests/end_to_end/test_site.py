@@ -52,6 +52,7 @@ class Page:
     def open(self, link: str = FULL) -> None:
         self.driver.get("about:blank")
         self.driver.get(f"{self.url}#{link}")
+        self.until(lambda: self.text("#status"))  # a busy machine may not have drawn the rows yet
 
     def all(self, css: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, css)
@@ -132,7 +133,6 @@ def page(browser: Page) -> Iterator[Page]:
     """The page at its largest board; afterwards, nothing may have been said on the console or fetched."""
     browser.driver.get_log("browser"), browser.driver.get_log("performance")
     browser.open()
-    browser.until(lambda: browser.rows)  # a busy machine may not have drawn them yet
     yield browser
     assert browser.driver.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.driver.get_log("performance")]
