@@ -40,7 +40,7 @@ def small_stand_in(method: str) -> str:
 def quick_settings(method: str) -> dict[str, Any]:
     """The smallest training that a method's settings allow."""
     small = {"epochs": 1, "hidden": 16, "generated": 10, "codes": 10, "steps": 1, "embedding": 16, "semantic": 16}
-    small |= {"samples": 1, "size": 512}
+    small |= {"samples": 1, "size": 512, "comparator": 16, "projection": 16}
     settings: dict[str, Any] = {}
     for name, field in METHODS[method].obj.Config.model_fields.items():
         if ... in get_args(field.annotation):
@@ -133,7 +133,7 @@ def test_learns_classes(method: str) -> None:
     Generators get there in a share of the epochs that they are given by default.
     """
     generates = "n_generated" in METHODS[method].obj.Config.model_fields
-    metrics = evaluation_with(method, {"epochs": 15} if generates else {}).metrics
+    metrics = evaluation_with(method, {"epochs": 8} if generates else {}).metrics
     assert metrics.T1 > 25
     assert metrics.S > 25
     assert metrics.AUSUC > 10
