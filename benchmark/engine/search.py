@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from benchmark.api import Criterion, Incompatible, derive_seed
+from benchmark.api import AUTO, Criterion, Incompatible, derive_seed
 from benchmark.config import Range, load_file
 from benchmark.engine import tuned
 from benchmark.engine.experiment import validate_cell
@@ -130,6 +130,8 @@ def _distribution(found: Range) -> BaseDistribution:
 
 
 def _within(value: Any, found: Range) -> bool:
+    if value == AUTO:  # what comes of it is known to the run alone
+        return False
     if found.choices is not None:
         return value in found.choices
     return found.low is not None and found.high is not None and found.low <= value <= found.high

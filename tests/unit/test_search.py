@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from benchmark import run, search
-from benchmark.api import Incompatible
+from benchmark.api import AUTO, Incompatible
 from benchmark.config import Range, validate
 from benchmark.engine import experiment, tuned
 from benchmark.engine import search as engine_search
@@ -226,6 +226,11 @@ def test_tuned_settings_are_a_row_of_their_own_even_where_they_are_the_defaults(
 def test_a_range_is_an_interval_or_choices(values: dict[str, Any]):
     with pytest.raises(InputError):
         validate(Range, values, "file.yaml")
+
+
+@pytest.mark.parametrize("values", [{"low": 0.1, "high": 100.0}, {"choices": [1, 10]}], ids=str)
+def test_a_default_that_the_data_are_to_tell_lies_in_no_range(values: dict[str, Any]):
+    assert not engine_search._within(AUTO, validate(Range, values, "here"))
 
 
 def test_incompatible_is_no_failure_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
