@@ -239,7 +239,7 @@
       el('td', {class: 'pick'}, el('input', {type: 'checkbox', 'aria-label': `Compare ${row.label}`, onchange: event => pick(row, event.target)})),
       el('th', {scope: 'row'}, el('div', {class: 'method'},
         el('button', {type: 'button', class: 'disclose', 'aria-expanded': 'false', 'aria-label': `Runs, command and charts of ${row.label}`, onclick: () => toggle(row)}),
-        el('span', {}, row.method, marks, setup(row),
+        el('span', {}, row.method, marks, profile(row), setup(row),
           board.protocol === 'literature' ? el('span', {class: 'badge warn'}, 'selected on test') : null,
           row.problems.length ? el('span', {class: 'badge warn'}, `${row.problems.length} not ok`) : null))),
       el('td', {}, el('code', {}, row.loss)),
@@ -248,6 +248,7 @@
       shownColumns.map(column => el('td', {class: 'number'}, column.cell(row))));
   }
 
+  const profile = row => (row.profile ? el('span', {class: 'badge'}, row.profile) : null);
   const setup = row => (row.tuned ? el('span', {class: 'badge'}, row.setup) : row.setup ? el('code', {class: 'setup'}, row.setup) : null);
 
   function toggle(row) {
@@ -345,7 +346,7 @@
   }
 
   function sideBySide(rows) {
-    const head = rows.map((row, i) => el('th', {scope: 'col'}, el('div', {class: 'compared'}, charts.symbol(i), el('span', {}, row.method, row.marks, ' + ', el('code', {}, row.loss), setup(row)),
+    const head = rows.map((row, i) => el('th', {scope: 'col'}, el('div', {class: 'compared'}, charts.symbol(i), el('span', {}, row.method, row.marks, ' + ', el('code', {}, row.loss), profile(row), setup(row)),
       el('button', {type: 'button', class: 'remove', 'aria-label': `Remove ${row.label}`, onclick: () => unpick(row)}, '×'))));
     const groups = data.groups.map(group => {
       const columns = columnsOf(group.id).filter(c => rows.some(row => (c.value(row) ?? null) !== null));
