@@ -69,7 +69,6 @@ class Facts:
         n_seen: the number of seen classes.
         n_unseen: the number of unseen classes.
         n_regions: cells of the grid of local features, 1 for a vector; pixels of images.
-        kind: what the features are.
         signed: some feature is below 0, so that they come from no ReLU and from no histogram.
     """
 
@@ -79,7 +78,6 @@ class Facts:
     n_seen: int
     n_unseen: int
     n_regions: int = 1
-    kind: FeatureKind = "global"
     signed: bool = False
 
     @property
@@ -106,7 +104,8 @@ class MethodConfig(Config):
         regression_weight: the weight (lambda) of the attribute-regression loss in the method's objective.
     """
 
-    #: In the order in which they are followed: a rule is told what came of the ones before it.
+    #: In the order in which they are followed: a rule is told what came of the ones before it. Methods of a kind share
+    #: them; one for a setting that a method lacks plays no role there.
     rules: ClassVar[Rules] = {}
 
     preprocess: Literal["none", "l2", "minmax", "scale", "standard"] = "none"
@@ -115,7 +114,7 @@ class MethodConfig(Config):
     @classmethod
     def automatic(cls, settings: Mapping[str, Any]) -> list[str]:
         """Those of ``settings`` that are to be derived, in the order of the rules."""
-        return [name for name in cls.rules if settings.get(name) == AUTO]
+        return [name for name in cls.rules if name in cls.model_fields and settings.get(name) == AUTO]
 
     @classmethod
     def fixed(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -600,6 +599,11 @@ class Dataset(ABC):
     @abstractmethod
     def features(self) -> str:
         """The name of the feature set, which boards never mix."""
+
+    @property
+    def feature_set(self) -> str:
+        """The name of what is known of the images alone, whatever semantics were chosen: what settings depend on."""
+        return self.features
 
     @property
     @abstractmethod

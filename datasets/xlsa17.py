@@ -121,7 +121,27 @@ class Xlsa17(api.Dataset):
         Raises:
             InputError: there is no such file, or ``auto`` leaves a choice.
         """
-        return self._feature_set + ("" if self.config.attributes == "att" else f"+{self.config.attributes}")
+        return self.feature_set + ("" if self.config.attributes == "att" else f"+{self.config.attributes}")
+
+    @property
+    def feature_set(self) -> str:
+        """The name of the feature file.
+
+        Raises:
+            InputError: there is no such file, or ``auto`` leaves a choice.
+        """
+        folder, wanted = self._folder, self.config.features
+        found = feature_sets(folder)
+        if not found:
+            raise InputError(f"{self.name}: no res101.mat nor other features in {folder}; {self.how_to_get}")
+        if wanted == "auto":
+            if "res101" not in found and len(found) > 1:
+                give = f"give one of {', '.join(found)}: --dataset {self.name}:features=NAME"
+                raise InputError(f"{self.name}: no res101.mat in {folder}; {give}")
+            return "res101" if "res101" in found else found[0]
+        if wanted not in found:
+            raise InputError(f"{folder}: no features {wanted!r}; {did_you_mean(wanted, found)}")
+        return str(wanted)
 
     @property
     def revision(self) -> str:
@@ -226,22 +246,7 @@ class Xlsa17(api.Dataset):
 
     @property
     def _feature_file(self) -> Path:
-        return self._folder / f"{self._feature_set}.mat"
-
-    @property
-    def _feature_set(self) -> str:
-        folder, wanted = self._folder, self.config.features
-        found = feature_sets(folder)
-        if not found:
-            raise InputError(f"{self.name}: no res101.mat nor other features in {folder}; {self.how_to_get}")
-        if wanted == "auto":
-            if "res101" not in found and len(found) > 1:
-                give = f"give one of {', '.join(found)}: --dataset {self.name}:features=NAME"
-                raise InputError(f"{self.name}: no res101.mat in {folder}; {give}")
-            return "res101" if "res101" in found else found[0]
-        if wanted not in found:
-            raise InputError(f"{folder}: no features {wanted!r}; {did_you_mean(wanted, found)}")
-        return str(wanted)
+        return self._folder / f"{self.feature_set}.mat"
 
 
 def _labels(file: Path, n_classes: int) -> npt.NDArray[np.int64]:

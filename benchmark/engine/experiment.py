@@ -142,10 +142,13 @@ class _Prepared:
     Attributes:
         selection: what to select on; None where the protocol selects on test images.
         trainval: all that may be trained on; None where nothing is refitted.
+        config: the method's complete settings, derived from all that may be trained on. Both fits share them: what
+            validation chose is worth something for the same settings alone.
     """
 
     selection: tuple[_Training, HeldOut] | None
     trainval: _Training | None
+    config: MethodConfig
 
 
 class _Experiment:
@@ -163,13 +166,9 @@ class _Experiment:
         self._dataset: Dataset = cell.dataset()
         self.device = torch.device(cell.device)
 
-    @cached_property
+    @property
     def _config(self) -> MethodConfig:
-        """The method's settings, complete: what is derived from data is derived from all that may be trained on.
-
-        Both fits share them, as what validation chose is worth something for the same settings alone.
-        """
-        return self._cell.method_config(facts(self._load()))
+        return self._prepared.config
 
     @property
     def _derived(self) -> dict[str, Any]:
@@ -247,16 +246,19 @@ class _Experiment:
     @cached_property
     def _prepared(self) -> _Prepared:
         split = self._load()
-        trainval = self._training(split, evaluation_stage(split)) if self._refits else None
-        return _Prepared(None if self._cell.spec.protocol == "literature" else self._selection_data(split), trainval)
+        config = self._cell.method_config(facts(split))
+        trainval = self._training(split, evaluation_stage(split), config) if self._refits else None
+        literature = self._cell.spec.protocol == "literature"
+        return _Prepared(None if literature else self._selection_data(split, config), trainval, config)
 
-    def _selection_data(self, split: Split) -> tuple[_Training, HeldOut]:
+    def _selection_data(self, split: Split, config: MethodConfig) -> tuple[_Training, HeldOut]:
         """Training data without validation classes and images, and these."""
-        training = self._training(split, validation_stage(split, f"{self._dataset.name} {self._cell.spec.partition}"))
-        return training, held_out(split, training.stage, training.transform, self.device)
+        stage = validation_stage(split, f"{self._dataset.name} {self._cell.spec.partition}")
+        training = self._training(split, stage, config)
+        return training, held_out(split, stage, training.transform, self.device)
 
-    def _training(self, split: Split, stage: Stage) -> _Training:
-        return _Training(stage, *train_data(split, stage, self._config.preprocess, self.device))
+    def _training(self, split: Split, stage: Stage, config: MethodConfig) -> _Training:
+        return _Training(stage, *train_data(split, stage, config.preprocess, self.device))
 
     def _open_test(self) -> HeldOut:
         return held_out(self._load(), self.trainval.stage, self.trainval.transform, self.device)

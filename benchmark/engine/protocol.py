@@ -127,7 +127,6 @@ def facts(split: Split) -> Facts:
         n_seen=len(split.seen),
         n_unseen=len(split.unseen),
         n_regions=math.prod(split.features.shape[1:-1]),
-        kind=split.kind,
         signed=bool((split.features[some] < 0).any()),
     )
 

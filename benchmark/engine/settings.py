@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.api import AUTO, Dataset, LossConfig, MethodConfig
-from benchmark.config import Layer, Profile, load_file, resolve, validate
+from benchmark.config import Layer, Profile, load_file, resolve
 from benchmark.engine.tuned import layer
+from benchmark.errors import InputError
 from benchmark.registries import LOSSES, METHODS
 from benchmark.results.record import Protocol, Spec
 
@@ -44,7 +45,10 @@ def make_spec(
         InputError: a name, key or value is wrong, or there are no tuned settings for the cell.
     """
     loss_name, loss_overrides = loss
-    profile = profile or load_file(METHODS[method].config_file).profile_of(dataset.name, _images_of(dataset))
+    file = load_file(METHODS[method].config_file)
+    if profile == "published" and profile not in file.profiles:
+        raise InputError(f"--profile published: {method} has no settings of its authors; --profile small has some")
+    profile = profile or file.profile_of(dataset.name, dataset.feature_set)
     spec = Spec(
         protocol=protocol,
         partition=partition,
@@ -90,7 +94,7 @@ def _method_settings(
     entry = METHODS[method]
     file = load_file(entry.config_file)
     layers: dict[str, Layer] = {f"{entry.config_file}: hparams": file.hparams}
-    for where, found in file.profile_layers(profile, dataset.name, _images_of(dataset)).items():
+    for where, found in file.profile_layers(profile, dataset.name, dataset.feature_set).items():
         layers[f"{entry.config_file}: {where}"] = found
     if loss in file.losses:
         layers[f"{entry.config_file}: losses.{loss}.hparams"] = file.losses[loss].hparams
@@ -104,12 +108,9 @@ def _merge(
     schema: type[MethodConfig], layers: Mapping[str, Layer], hint: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """As ``resolve`` does, for the settings of a method: complete values, ``auto`` where the data are to tell."""
-    merged: dict[str, Any] = {}
-    for where, values in layers.items():
-        merged.update(values)
-        validate(schema, schema.fixed(merged), where, hint)
-    settings = validate(schema, schema.fixed(merged), "defaults").model_dump()
-    return settings | dict.fromkeys(schema.automatic(merged), AUTO)
+    config = resolve(schema, {where: schema.fixed(values) for where, values in layers.items()}, hint)
+    merged = {name: value for values in layers.values() for name, value in values.items()}
+    return config.model_dump() | dict.fromkeys(schema.automatic(merged), AUTO)
 
 
 def _loss_config(method: str, loss: Named, dataset: Dataset, profile: Profile) -> LossConfig:
@@ -117,14 +118,9 @@ def _loss_config(method: str, loss: Named, dataset: Dataset, profile: Profile) -
     loss_file, method_file = LOSSES[name].config_file, METHODS[method].config_file
     file, of_method = load_file(loss_file), load_file(method_file).losses
     layers: dict[str, Layer] = {f"{loss_file}: hparams": file.hparams}
-    for where, found in file.profile_layers(profile, dataset.name, _images_of(dataset)).items():
+    for where, found in file.profile_layers(profile, dataset.name, dataset.feature_set).items():
         layers[f"{loss_file}: {where}"] = found
     if name in of_method:
         layers[f"{method_file}: losses.{name}.parameters"] = of_method[name].parameters
     layers[f"--loss {name}"] = overrides
     return resolve(LOSSES[name].obj.Config, layers)
-
-
-def _images_of(dataset: Dataset) -> str:
-    """The feature set of a data set without the semantics behind its ``+``, of which settings are independent."""
-    return dataset.features.partition("+")[0]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from scipy.integrate import trapezoid
 
-from benchmark.api import MethodConfig
+from benchmark.api import AUTO
 from benchmark.config import Config
 from benchmark.errors import InputError
 from benchmark.measures.imbalance import decode
@@ -102,14 +102,10 @@ def _resolved(registry: Registry[Any], name: str, settings: Mapping[str, Any], k
         return value
     schema: type[Config] = registry[name].obj.Config
     try:
-        return schema.model_validate({**_fixed(schema, settings), key: value}).model_dump(mode="json")[key]
+        known = {name: held for name, held in settings.items() if held != AUTO}
+        return schema.model_validate({**known, key: value}).model_dump(mode="json")[key]
     except (ValidationError, KeyError):
         return value
-
-
-def _fixed(schema: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings`` without those of a method that are derived from data."""
-    return schema.fixed(settings) if issubclass(schema, MethodConfig) else dict(settings)
 
 
 def _of_provenance(result: Result) -> Iterator[str]:

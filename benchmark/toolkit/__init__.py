@@ -5,6 +5,7 @@
 
 from benchmark.toolkit.layers import linear
 from benchmark.toolkit.training import (
+    BUDGETED_IMAGES,
     GradientConfig,
     build_optimizer,
     descend,
@@ -14,6 +15,7 @@ from benchmark.toolkit.training import (
 )
 
 __all__ = [
+    "BUDGETED_IMAGES",
     "GradientConfig",
     "build_optimizer",
     "descend",

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmark import parallel
 from benchmark.api import Facts, Method, MethodConfig, Rules, Run, Slot, TrainData
 
-#: Multiply-adds of an epoch's forward passes, over all epochs: about a minute of training on one core.
+#: Multiply-adds of the forward passes of all epochs: about a minute of training on one core.
 BUDGET = 8e11
 #: The most images that the budget is for; more may take more time, in proportion.
 BUDGETED_IMAGES = 10_000
@@ -42,7 +42,7 @@ def epochs(facts: Facts, config: MethodConfig) -> int:
 
 def patience(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
     """10 epochs; 5 where each has the steps of more than 10,000 images."""
-    return 10 if facts.n_images <= 10_000 else 5
+    return 10 if facts.n_images <= BUDGETED_IMAGES else 5
 
 
 class GradientConfig(MethodConfig):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from benchmark.api import Facts, Meta, Method, MethodConfig, Rules, Run, Slot, TrainData
 from benchmark.config import Config
-from benchmark.toolkit import descend, draw_batches, linear, power_of_two
+from benchmark.toolkit import BUDGETED_IMAGES, descend, draw_batches, linear, power_of_two
 from methods.generative._blocks import FeatureGenerator, adam
 
 #: What one batch does: (features (B, D), labels (B,), epoch from 1) -> the scalars to log.
@@ -50,6 +50,14 @@ class Round:
         return noted | self.generator(x, y, epoch)
 
 
+#: The images, repeated in every epoch, that a generator is trained on.
+SHOWN = 100_000
+#: Multiply-adds of one layer's forward passes in all that training, for up to ``BUDGETED_IMAGES``.
+BUDGET = 1e11
+#: Multiply-adds of the forward passes in one training of the GZSL classifier.
+CLASSIFIER_BUDGET = 1e11
+
+
 def preprocess(facts: Facts, config: MethodConfig) -> str:  # noqa: ARG001
     """Features of no sign are scaled to [0, 1], each; those of either sign all alike.
 
@@ -76,7 +84,7 @@ def batch_size(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
 def epochs(facts: Facts, config: GenerativeConfig) -> int:
     """As many as show a generator ``SHOWN`` images, but from 10 to 40; fewer, down to 6, where that costs too much."""
     n_weights = (facts.n_features + facts.n_attributes) * getattr(config, "hidden", 256)
-    affordable = BUDGET / (min(facts.n_images, 10_000) * n_weights)
+    affordable = BUDGET / (min(facts.n_images, BUDGETED_IMAGES) * n_weights)
     return int(max(6, min(40, max(10, SHOWN / facts.n_images), affordable)))
 
 
@@ -106,17 +114,14 @@ def classifier_cost(facts: Facts, config: GenerativeConfig) -> int:
     return n_classified(facts, config) * facts.n_features * (facts.n_seen + facts.n_unseen)
 
 
+def adversarial_weight(facts: Facts, config: MethodConfig) -> float:  # noqa: ARG001
+    """10 beside the cross-entropy of features in [0, 1]; 1 beside the squared error of others, which is smaller."""
+    return 1.0 if facts.signed else 10.0
+
+
 def n_classified(facts: Facts, config: GenerativeConfig) -> int:
     """The real and generated features that the GZSL classifier is trained on."""
     return facts.n_images + facts.n_unseen * config.n_generated
-
-
-#: The images, repeated in every epoch, that a generator is trained on by default in ``small``.
-SHOWN = 100_000
-#: Multiply-adds of the same in one layer of the generator, for up to 10,000 images.
-BUDGET = 1e11
-#: Multiply-adds of one training of a softmax classifier.
-CLASSIFIER_BUDGET = 1e11
 
 
 class GenerativeConfig(MethodConfig):
@@ -146,6 +151,7 @@ class GenerativeConfig(MethodConfig):
         "evaluate_every": evaluate_every,
         "classifier_batch_size": classifier_batch_size,
         "classifier_epochs": classifier_epochs,
+        "adversarial_weight": adversarial_weight,
     }
 
     lr: float = Field(1e-4, gt=0)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Facts, Meta, MethodConfig
+from benchmark.api import Meta
 from benchmark.config import Config
 from methods.generative._adversarial import Adversary, Critic, CriticSettings, gan
 from methods.generative._blocks import FeatureGenerator, Output, adam, mlp
@@ -42,11 +42,6 @@ class AutoencoderSettings(Config):
     adversarial_weight: float = Field(10.0, ge=0)
     encoder_depth: Literal[1, 2] = 2
     encoder_beta1: float = Field(0.9, ge=0, lt=1)
-
-
-def adversarial_weight(facts: Facts, config: MethodConfig) -> float:  # noqa: ARG001
-    """10 beside the cross-entropy of features in [0, 1]; 1 beside the squared error of others, which is smaller."""
-    return 1.0 if facts.signed else 10.0
 
 
 class GaussianEncoder(nn.Module):

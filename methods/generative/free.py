@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Rules, Run, Slot, TrainData
+from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from methods._self_weighted import self_weighted_error
@@ -19,7 +19,6 @@ from methods.generative._blocks import SemanticDecoder, adam
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import (
     AutoencoderSettings,
-    adversarial_weight,
     autoencode,
     autoencoder_adam,
     autoencoding_gan,
@@ -75,11 +74,6 @@ class FREE(GenerativeMethod):
             balance: the weight of the distance to the own centre, against that to the other one.
             other: which class is the other one: drawn at random, or that of the nearest other centre.
         """
-
-        rules: ClassVar[Rules] = {
-            **GenerativeConfig.rules,
-            "adversarial_weight": adversarial_weight,
-        }
 
         critic_steps: int = Field(1, ge=1)
         margin: float = Field(200.0, ge=0)

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Rules, Run, Slot, TrainData
+from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from methods._self_weighted import self_weighted_error
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._blocks import SLOPE, SemanticDecoder, adam, mlp
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
-from methods.generative._variational import (
-    AutoencoderSettings,
-    adversarial_weight,
-    autoencode,
-    autoencoder_adam,
-    autoencoding_gan,
-)
+from methods.generative._variational import AutoencoderSettings, autoencode, autoencoder_adam, autoencoding_gan
 
 
 @METHODS.register(
@@ -73,11 +67,6 @@ class TFVAEGAN(GenerativeMethod):
             freeze_decoder: Dec learns from real features alone.
             feedback_output: what F's last layer is followed by: a LeakyReLU (``leaky``, as released), or nothing.
         """
-
-        rules: ClassVar[Rules] = {
-            **GenerativeConfig.rules,
-            "adversarial_weight": adversarial_weight,
-        }
 
         feedback_weight: float = Field(1.0, ge=0)
         synthesis_feedback_weight: float = Field(1.0, ge=0)

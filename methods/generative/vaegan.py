@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from benchmark.api import Meta, Rules, Run, Slot, TrainData
+from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Round, cycle_term
 from methods.generative._variational import (
     AutoencoderSettings,
-    adversarial_weight,
     autoencode,
     autoencoder_adam,
     autoencoding_gan,
@@ -61,11 +59,6 @@ class VAEGAN(GenerativeMethod):
 
     class Config(GenerativeConfig, AutoencoderSettings, CriticSettings, CycleSettings):
         """Settings."""
-
-        rules: ClassVar[Rules] = {
-            **GenerativeConfig.rules,
-            "adversarial_weight": adversarial_weight,
-        }
 
     config: Config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SIZES = st.builds(
 )
 
 
+@cache
 def small(method: str) -> dict[str, Any]:
     """The settings of a method on a data set that no YAML names, of which some are ``auto``."""
     return make_spec(method, {}, ("mse", {}), TOY, {}, "proposed", "strict").hparams
@@ -79,8 +81,13 @@ class TestWhichProfile:
     def test_semantics_play_no_role(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         register_toys(monkeypatch, tmp_path)
         (tmp_path / "toy-method.yaml").write_text("profiles: {published: {datasets: {'toy:toy': {lr: 7}}}}")
+        monkeypatch.setattr(type(TOY), "feature_set", TOY.features)
         monkeypatch.setattr(type(TOY), "features", "toy+original_att")
         assert (spec_of().profile, spec_of().hparams["lr"]) == ("published", 7)
+
+    def test_published_ones_that_nobody_published_are_refused(self):
+        with pytest.raises(InputError, match=r"^--profile published: ale has no settings of its authors; .*small"):
+            make_spec("ale", {}, ("mse", {}), TOY, {}, "proposed", "strict", profile="published")
 
     def test_results_from_before_keep_their_keys(self):
         assert toy_spec(profile=None).key == toy_spec().key == "b79bfe94bd69"
@@ -98,6 +105,12 @@ class TestAuto:
     def test_a_setting_without_a_rule_takes_none(self):
         with pytest.raises(InputError, match=r"--set of ale: lr must be a valid number.*, got 'auto' instead$"):
             make_spec("ale", {"lr": AUTO}, ("mse", {}), TOY, {}, "proposed", "strict")
+
+    def test_a_setting_that_a_method_lacks_is_unknown_whatever_its_value(self):
+        with pytest.raises(InputError, match=r"^--set of cadavae: unknown key 'critic_steps'"):
+            make_spec("cadavae", {"critic_steps": 3}, ("mse", {}), TOY, {}, "proposed", "strict")
+        with pytest.raises(InputError, match=r"^--set of cadavae: unknown key 'output'"):
+            make_spec("cadavae", {"output": AUTO}, ("mse", {}), TOY, {}, "proposed", "strict")
 
     def test_the_user_may_ask_for_it_and_may_overrule_it(self):
         asked = make_spec(

@@ -200,6 +200,7 @@ def test_feature_sets(root: Path) -> None:
     shutil.copy(folder / "att_splits.mat", folder / "binaryAtt_splits.mat")
     assert toy(root).features == "res101"
     assert toy(root, attributes="original_att").features == "res101+original_att"
+    assert toy(root, attributes="original_att").feature_set == "res101"
 
     shutil.copy(folder / "res101.mat", folder / "vit.mat")
     assert toy(root).features == "res101"
