@@ -6,6 +6,8 @@
 from benchmark.toolkit.layers import linear
 from benchmark.toolkit.training import (
     BUDGETED_IMAGES,
+    MOST_EPOCHS,
+    SHOWN,
     GradientConfig,
     build_optimizer,
     descend,
@@ -16,6 +18,8 @@ from benchmark.toolkit.training import (
 
 __all__ = [
     "BUDGETED_IMAGES",
+    "MOST_EPOCHS",
+    "SHOWN",
     "GradientConfig",
     "build_optimizer",
     "descend",

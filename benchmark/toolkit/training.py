@@ -17,6 +17,10 @@ from benchmark.api import Facts, Method, MethodConfig, Rules, Run, Slot, TrainDa
 BUDGET = 8e11
 #: The most images that the budget is for; more may take more time, in proportion.
 BUDGETED_IMAGES = 10_000
+#: The images, repeated in every epoch, that it takes to train a network at all: small sets need many epochs for them.
+SHOWN = 100_000
+#: The most epochs of whatever data: beyond them, the fewest images are learnt by heart.
+MOST_EPOCHS = 500
 
 
 def power_of_two(value: float, low: int, high: int) -> int:
@@ -30,19 +34,19 @@ def batch_size(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
 
 
 def epochs(facts: Facts, config: MethodConfig) -> int:
-    """At most 100 (20 on grids), and from 5 on as many as ``BUDGET`` allows.
+    """100, or as many more as show ``SHOWN`` images, or 20 on grids; fewer, down to 5, where ``BUDGET`` asks for it.
 
     An image costs a weight for each feature and semantic, and those of a hidden layer if there is one, at each region.
     """
     hidden = getattr(config, "hidden", 0) * (facts.n_features + facts.n_attributes)
     cost = facts.n_regions * (facts.n_features * facts.n_attributes + hidden)
-    most = 100 if facts.n_regions == 1 else 20
+    most = min(MOST_EPOCHS, max(100, SHOWN / facts.n_images)) if facts.n_regions == 1 else 20
     return int(min(most, max(5, BUDGET / (min(facts.n_images, BUDGETED_IMAGES) * cost))))
 
 
-def patience(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
-    """10 epochs; 5 where each has the steps of more than 10,000 images."""
-    return 10 if facts.n_images <= BUDGETED_IMAGES else 5
+def patience(facts: Facts, config: GradientConfig) -> int:
+    """10 epochs, or a tenth of more than 100; 5 where each has the steps of more than 10,000 images."""
+    return max(10, config.epochs // 10) if facts.n_images <= BUDGETED_IMAGES else 5
 
 
 class GradientConfig(MethodConfig):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from benchmark.api import Facts, Meta, Method, MethodConfig, Rules, Run, Slot, TrainData
 from benchmark.config import Config
-from benchmark.toolkit import BUDGETED_IMAGES, descend, draw_batches, linear, power_of_two
+from benchmark.toolkit import BUDGETED_IMAGES, MOST_EPOCHS, SHOWN, descend, draw_batches, linear, power_of_two
 from methods.generative._blocks import FeatureGenerator, adam
 
 #: What one batch does: (features (B, D), labels (B,), epoch from 1) -> the scalars to log.
@@ -50,8 +50,6 @@ class Round:
         return noted | self.generator(x, y, epoch)
 
 
-#: The images, repeated in every epoch, that a generator is trained on.
-SHOWN = 100_000
 #: Multiply-adds of one layer's forward passes in all that training, for up to ``BUDGETED_IMAGES``.
 BUDGET = 1e11
 #: Multiply-adds of the forward passes in one training of the GZSL classifier.
@@ -82,10 +80,10 @@ def batch_size(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
 
 
 def epochs(facts: Facts, config: GenerativeConfig) -> int:
-    """As many as show a generator ``SHOWN`` images, but from 10 to 40; fewer, down to 6, where that costs too much."""
+    """As many as show a generator ``SHOWN`` images, at least 10; fewer, down to 6, where that costs too much."""
     n_weights = (facts.n_features + facts.n_attributes) * getattr(config, "hidden", 256)
     affordable = BUDGET / (min(facts.n_images, BUDGETED_IMAGES) * n_weights)
-    return int(max(6, min(40, max(10, SHOWN / facts.n_images), affordable)))
+    return int(max(6, min(MOST_EPOCHS, max(10, SHOWN / facts.n_images), affordable)))
 
 
 def n_generated(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001

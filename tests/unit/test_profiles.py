@@ -154,6 +154,13 @@ class TestRules:
         assert many.get("batch_size", 0) >= few.get("batch_size", 0)
         assert many.get("n_generated", 0) >= few.get("n_generated", 0)
 
+    @pytest.mark.parametrize("name", ["linear", "vaegan"])
+    def test_few_images_are_shown_often_enough_to_learn_from(self, name: str):
+        few = Facts(n_images=200, n_features=512, n_attributes=300, n_seen=80, n_unseen=20)
+        assert derived(name, few).model_dump()["epochs"] == 500
+        assert derived(name, replace(few, n_images=2)).model_dump()["epochs"] == 500
+        assert derived("linear", replace(few, n_images=500)).model_dump()["patience"] == 20
+
     @pytest.mark.parametrize("name", METHODS.names())
     @given(found=SIZES)
     def test_batches_are_powers_of_two(self, name: str, found: Facts):
