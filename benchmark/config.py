@@ -131,9 +131,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _parse(path, read_bytes(path))
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML would keep the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        assert node is not None
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
+            seen.add(key.value)
+        return node
+
+
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(content.decode())
+        found = yaml.load(content.decode(), _EachKeyOnce)
     except (ValueError, yaml.YAMLError) as error:  # ValueError: a date such as 2020-13-45, or no UTF-8
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if found is not None and not isinstance(found, dict):

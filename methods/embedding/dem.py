@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Method, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig, linear, minimise
+from methods._condition import Condition, mean_and_scale
 from methods._cosine import cosines
 
 
@@ -43,8 +44,10 @@ class DEM(Method):
     hidden, l2         1200 and 1e-2 (CUB), 1600 and 1e-5 (SUN),   as released for these; else 1024 and 1e-3
                        1600 and 1e-3 (AWA2)
     start              truncated normal of 0.1, biases 0.1         that of ``torch.nn.Linear``; not measured
-    attributes         original values, or unit norm for CUB       unit norm times the root of their number; not
-                                                                   measured
+    attributes         original values, or unit norm for CUB       unit norm times the root of their number, or
+                                                                   standardised (``condition``; ``small``): validation
+                                                                   AUSUC, two seeds, CUB50 57.0 -> 58.2, sun-sim 28.6 ->
+                                                                   33.4, cub-sim 39.1 -> 39.4, AWA1 7.8 -> 8.0
     steps              Adam 1e-5 or 1e-4, batches of 64 or 100,    AdamW 1e-3, 100 epochs at most, several images a
                        1,000,000 iterations                        class in a batch; not measured
     distance           cosine for CUB, else Euclidean              the same (``distance``)
@@ -62,12 +65,14 @@ class DEM(Method):
             l2: the penalty on weights and biases, inside the loss as published.
             output: what ends f: ``relu`` (published) for non-negative features, ``linear`` for features of either sign.
             distance: ``euclidean`` (published for SUN and AWA) or ``cosine`` (published for CUB) to the prototypes.
+            condition: how attributes enter f: of ``unit`` norm times the root of their number, or ``standard``.
         """
 
         hidden: int = Field(1600, ge=1)
         l2: float = Field(1e-3, ge=0)
         output: Literal["relu", "linear"] = "relu"
         distance: Literal["euclidean", "cosine"] = "euclidean"
+        condition: Condition = "unit"
 
     config: Config
     semantics_need_loss = True
@@ -83,12 +88,12 @@ class DEM(Method):
         self.decoder = linear(meta.n_features, meta.n_attributes, rng)
 
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
-        self.attributes = data.attributes
+        self.attributes = self._conditioned(data)
 
         def objective(x: Tensor, y: Tensor) -> Tensor:
             # Images of a class share its prototype: f is computed once for each class of the batch.
             classes, of_image = y.unique(return_inverse=True)
-            prototypes = self.prototypes(data.attributes[classes])
+            prototypes = self.prototypes(self.attributes[classes])
             penalty = sum(parameter.square().sum() for parameter in self.net.parameters())
             regression = slot(self.decoder(prototypes)[of_image], y) + slot(self.decoder(x), y)
             return F.mse_loss(prototypes[of_image], x) + self.config.l2 / 2 * penalty + regression
@@ -107,6 +112,13 @@ class DEM(Method):
         return attributes
 
     def prototypes(self, attributes: Tensor) -> Tensor:
-        """(C, D) the visual prototypes f(a) of (C, A) unit-norm ``attributes``, which enter with a mean square of 1."""
-        features: Tensor = self.net(attributes * self.meta.n_attributes**0.5)
+        """(C, D) the visual prototypes f(a) of (C, A) ``attributes`` as they enter f, with a mean square of 1."""
+        features: Tensor = self.net(attributes)
         return features
+
+    def _conditioned(self, data: TrainData) -> Tensor:
+        """(C, A) the attributes of all classes as they enter f."""
+        if self.config.condition == "unit":
+            return data.attributes * float(self.meta.n_attributes**0.5)
+        mean, scale = mean_and_scale(data.attributes, data.n_seen)
+        return (data.attributes - mean) / scale

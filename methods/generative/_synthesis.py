@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from benchmark.api import Facts, Meta, Method, MethodConfig, Rules, Run, Slot, TrainData
 from benchmark.config import Config
 from benchmark.toolkit import BUDGETED_IMAGES, MOST_EPOCHS, SHOWN, descend, draw_batches, linear, power_of_two
+from methods._condition import Condition, mean_and_scale
 from methods.generative._blocks import FeatureGenerator, adam
 
 #: What one batch does: (features (B, D), labels (B,), epoch from 1) -> the scalars to log.
@@ -50,10 +51,10 @@ class Round:
         return noted | self.generator(x, y, epoch)
 
 
-#: Multiply-adds of one layer's forward passes in all that training, for up to ``BUDGETED_IMAGES``.
-BUDGET = 1e11
-#: Multiply-adds of the forward passes in one training of the GZSL classifier.
-CLASSIFIER_BUDGET = 1e11
+#: Multiply-adds of one layer's forward passes in all of a generator's training, for up to ``BUDGETED_IMAGES``.
+BUDGET = 5e10
+#: Multiply-adds of the forward passes in one training of a linear layer: the GZSL classifier, a cycle's regressor.
+LINEAR_BUDGET = 1e11
 
 
 def preprocess(facts: Facts, config: MethodConfig) -> str:  # noqa: ARG001
@@ -98,12 +99,18 @@ def classifier_batch_size(facts: Facts, config: GenerativeConfig) -> int:
 
 def classifier_epochs(facts: Facts, config: GenerativeConfig) -> int:
     """At most 20, and fewer where a pass over features and classes costs more."""
-    return int(min(20, max(3, CLASSIFIER_BUDGET / classifier_cost(facts, config))))
+    return int(min(20, max(3, LINEAR_BUDGET / classifier_cost(facts, config))))
+
+
+def regressor_epochs(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
+    """At most 20, and fewer where a pass over features and semantics costs more."""
+    cost = min(facts.n_images, BUDGETED_IMAGES) * facts.n_features * facts.n_attributes
+    return int(min(20, max(3, LINEAR_BUDGET / cost)))
 
 
 def evaluate_every(facts: Facts, config: GenerativeConfig) -> int:
     """A quarter of the epochs, or half of them where the classifier that each scoring trains is dear."""
-    parts = 4 if 3 * classifier_cost(facts, config) <= CLASSIFIER_BUDGET else 2
+    parts = 4 if 3 * classifier_cost(facts, config) <= LINEAR_BUDGET else 2
     return -(-config.epochs // parts)
 
 
@@ -137,6 +144,8 @@ class GenerativeConfig(MethodConfig):
         classifier_batch_size: features in a batch of every softmax classifier.
         precision: precision of the generating networks' arithmetic; ``bfloat16`` is mixed precision, weights stay
             float32.
+        condition: how attributes enter networks: of ``unit`` norm, as published, beside as many standard normal numbers
+            of noise, or ``standard``, so that they weigh as much as those. What is regressed are those of unit norm.
     """
 
     rules: ClassVar[Rules] = {
@@ -149,6 +158,7 @@ class GenerativeConfig(MethodConfig):
         "evaluate_every": evaluate_every,
         "classifier_batch_size": classifier_batch_size,
         "classifier_epochs": classifier_epochs,
+        "regressor_epochs": regressor_epochs,
         "adversarial_weight": adversarial_weight,
     }
 
@@ -162,6 +172,7 @@ class GenerativeConfig(MethodConfig):
     classifier_lr: float = Field(1e-3, gt=0)
     classifier_batch_size: int = Field(300, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
+    condition: Condition = "unit"
 
 
 class CycleSettings(Config):
@@ -202,16 +213,26 @@ class GenerativeMethod(Method):
         self, meta: Meta, config: GenerativeConfig, rng: torch.Generator, n_represented: int | None = None
     ) -> None:
         super().__init__(meta, config, rng)
+        self.register_buffer("attribute_mean", torch.zeros(meta.n_attributes))
+        self.register_buffer("attribute_scale", torch.ones(()))
         n_inputs = n_represented or meta.n_features
         self.zsl_classifier = linear(n_inputs, meta.n_unseen, rng)
         self.gzsl_classifier = linear(n_inputs, meta.n_seen + meta.n_unseen, rng)
 
     @abstractmethod
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:
-        """Set up optimisers, and whatever is trained beforehand; returns what batches do."""
+        """Set up optimisers, and whatever is trained beforehand; returns what batches do.
+
+        The attributes of ``data`` are ``conditions``, as all are that networks take.
+        """
+
+    def conditions(self, attributes: Tensor) -> Tensor:
+        """(B, A) ``attributes`` of unit norm as they enter networks; of a fitted method, or within ``fit``."""
+        conditions: Tensor = (attributes - self.attribute_mean) / self.attribute_scale
+        return conditions
 
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:
-        """(B, D) features for (B, A) ``attributes``, with fresh noise."""
+        """(B, D) features for (B, A) ``attributes``, which are ``conditions``, with fresh noise."""
         features: Tensor = self.generator(self.generator.draw(attributes, rng), attributes)
         return features
 
@@ -221,6 +242,9 @@ class GenerativeMethod(Method):
 
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         config = self.config
+        if config.condition == "standard":
+            self.attribute_mean, self.attribute_scale = mean_and_scale(data.attributes, data.n_seen)
+        data = replace(data, attributes=self.conditions(data.attributes))
         training, rng = self.prepare(data, slot, run), run.rng("batches")
         for epoch in run.epochs(
             self,

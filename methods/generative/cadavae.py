@@ -56,12 +56,17 @@ class CADAVAE(GenerativeMethod):
     | its scale | exp(log-variance) | ``deviation``: the same, or the root | below |
     | log-variances | free | within -10 and 10 | not measured |
     | layers | ReLU, Xavier with gain 0.5 | LeakyReLU 0.2, N(0, 0.02) | not measured |
+    | attributes as networks take them | unit norm | ``condition``: the same, or standardised | below |
     | batches | each drawn anew | passes over all images | not measured |
     | codes of seen classes | first images of a class, repeated | images drawn at random | not measured |
 
     On CUB50 (literature protocol, published widths, 30 epochs, no loss), T1, U, S, H and AUSUC are 64.2, 40.3, 78.2,
     53.2 and 51.5 in the released way; with the root 65.2, 46.2, 75.3, 57.3 and 51.0; with the root and independent
     noise 64.0, 21.4, 80.0, 33.8 and 43.8. The release itself has 66.1, 40.3, 77.9 and 53.1.
+
+    Standardised attributes, which ``small`` takes, against unit norm (validation AUSUC, mse, one seed): CUB50 55.4 and
+    57.9, CUB2010 30.7 and 31.9, cub-sim 29.7 and 27.0, AWA1 7.7 and 7.8; 800 classes of 1,000 semantics at random, 86
+    and 0.
     """
 
     class Config(GenerativeConfig):

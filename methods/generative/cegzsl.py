@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.api import Facts, Meta, Rules, Run, Slot, TrainData
 from benchmark.registries import METHODS
-from benchmark.toolkit import descend, linear
+from benchmark.toolkit import descend, linear, power_of_two
 from methods.generative._adversarial import Adversary, CriticSettings, gan
 from methods.generative._blocks import PairNet, adam
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
+
+#: Hidden units of the comparator, for all pairs of a batch's images and the seen classes.
+PAIRED_UNITS = 3e5
+
+
+def comparator(facts: Facts, config: CEGZSL.Config) -> int:
+    """32 to 256 units, fewer the more pairs of images and seen classes a batch has."""
+    return power_of_two(PAIRED_UNITS / (config.batch_size * facts.n_seen), 32, 256)
 
 
 @METHODS.register(
@@ -66,6 +76,8 @@ class CEGZSL(GenerativeMethod):
             instance_weight: the weight of the contrast of images in the generator's objective.
             class_weight: the weight of the contrast of classes there.
         """
+
+        rules: ClassVar[Rules] = {**GenerativeConfig.rules, "comparator": comparator}
 
         batch_size: int = Field(2048, ge=2)
         embedding: int = Field(2048, ge=1)

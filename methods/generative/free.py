@@ -59,8 +59,12 @@ class FREE(GenerativeMethod):
     | rate of FR | one of its own, the same in CUB's script | ``lr`` | - |
     | log-variances | free | within -10 and 10 | not measured |
     | batches | drawn anew for every step of the critic | the same, in passes over all images | not measured |
+    | attributes as networks take them | unit norm | ``condition``: the same, or standardised | below |
     | an epoch | two passes | one; published settings have twice as many | - |
     | classifiers | their best epoch on test | their last one | 5 to 8 points of H in ``tfvaegan`` |
+
+    Standardised attributes, which ``small`` takes, against unit norm (validation AUSUC, mse, one seed): CUB50 54.8 and
+    48.7, CUB2010 37.4 and 34.9, cub-sim 39.1 and 39.5, AWA1 9.1 and 9.0.
 
     On CUB50 (strict, defaults, two seeds) H is 62.1 and AUSUC 55.0; with one hidden layer and a beta1 of 0.5, 60.2 and
     53.7.

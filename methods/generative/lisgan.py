@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from benchmark.api import Meta, Run, Slot, TrainData
+from benchmark.api import Facts, Meta, Rules, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import linear
 from methods.generative._adversarial import ClassificationSettings, CriticSettings, classifying_wgan, gan
 from methods.generative._synthesis import CycleSettings, GenerativeConfig, GenerativeMethod, Round, cycle_term
+
+#: Multiply-adds of one layer's forward pass of the features of all seen classes that each step takes the means of.
+BUDGET = 3.2e8
+
+
+def class_samples(facts: Facts, config: LisGAN.Config) -> int:
+    """5, or fewer where each step would generate features of many or large classes."""
+    return int(min(5, max(1, BUDGET / (facts.n_seen * (facts.n_features + facts.n_attributes) * config.hidden))))
 
 
 @METHODS.register(
@@ -58,6 +68,8 @@ class LisGAN(GenerativeMethod):
             class_weight: the weight of the distance of a class's mean generated feature to its nearest soul sample.
             class_samples: features generated for each seen class to take that mean of.
         """
+
+        rules: ClassVar[Rules] = {**GenerativeConfig.rules, "class_samples": class_samples}
 
         souls: int = Field(3, ge=1)
         sample_weight: float = Field(1e-3, ge=0)

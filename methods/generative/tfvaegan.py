@@ -49,11 +49,15 @@ class TFVAEGAN(GenerativeMethod):
     | weight of the penalty | adapted: 10 at first, soon 0.6 to 1.5 | ``penalty_weight``, fixed | not measured |
     | log-variances | free | within -10 and 10 | not measured |
     | batches | drawn anew for every step of the critic | the same, in passes over all images | not measured |
+    | attributes as networks take them | unit norm | ``condition``: the same, or standardised | below |
     | an epoch | a pass without and one with feedback | one of them, in turn; published settings: twice as many | - |
     | classifiers | their best epoch on test | their last one | 5 to 8 points of H |
 
     On CUB50 (strict, defaults, two seeds) H is 61.6 and AUSUC 56.1; with one hidden layer, a beta1 of 0.5 and nothing
     after F's last layer, 58.8 and 54.1.
+
+    Standardised attributes, which ``small`` takes, against unit norm (validation AUSUC, mse, one seed): CUB50 59.0 and
+    52.0, CUB2010 38.9 and 31.6, cub-sim 40.9 and 36.1, AWA1 8.3 and 7.2.
     """
 
     class Config(GenerativeConfig, AutoencoderSettings, CriticSettings):

@@ -48,8 +48,12 @@ class VAEGAN(GenerativeMethod):
     | weight of the penalty | adapted: 10 at first, soon 0.6 to 1.5 | ``penalty_weight``, fixed | not measured |
     | log-variances | free | within -10 and 10 | not measured |
     | batches | drawn anew for every step of the critic | the same, in passes over all images | not measured |
+    | attributes as networks take them | unit norm | ``condition``: the same, or standardised | below |
     | an epoch | two passes | one; published settings have twice as many | - |
     | classifiers | their best epoch on test | their last one | 5 to 8 points of H in ``tfvaegan`` |
+
+    Standardised attributes, which ``small`` takes, against unit norm (validation AUSUC, mse, one seed): CUB50 59.1 and
+    56.1, CUB2010 35.8 and 34.3, cub-sim 39.5 and 39.3, AWA1 8.0 and 8.0.
 
     On CUB50 (strict, defaults, two seeds) H is 53.2 and AUSUC 51.3; with one hidden layer and a beta1 of 0.5, 54.7 and
     52.3.

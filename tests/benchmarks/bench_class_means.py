@@ -99,5 +99,5 @@ def test_means(name: str, real_data_root: Path) -> None:
         trained = fitted(cell, data, run)
         with torch.no_grad():
             labels = every.repeat_interleave(N_GENERATED)
-            generated = trained.generate(data.attributes[labels], torch.Generator().manual_seed(0))
+            generated = trained.generate(trained.conditions(data.attributes[labels]), torch.Generator().manual_seed(0))
         line(METHODS[method].title, trained, held, class_means(generated, labels, every), real)

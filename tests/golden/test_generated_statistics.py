@@ -91,7 +91,9 @@ def test_generated_features_are_nearer_to_the_real_ones_than_attributes_alone(na
     method = fitted(cell, data, RefitRun(CPU, 0, "", epochs))
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        generated = [method.generate(data.attributes[[c] * 200], noise) for c in data.unseen.tolist()]
+        generated = [
+            method.generate(method.conditions(data.attributes[[c] * 200]), noise) for c in data.unseen.tolist()
+        ]
     mean, spread = distances(generated, held)
     assert mean + spread < sum(distances(images_of_nearest(data), held))
     assert spread < distances(points_by_ridge(data), held)[1]

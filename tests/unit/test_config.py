@@ -142,6 +142,7 @@ class TestFile:
             ("search: {lr: {low: .inf}}", "search.lr.low must be a finite number, got inf instead"),
             ("published: [{source: S, features: f, results: {cub: {H: high}}}]", "published.0.results.cub.H must be"),
             ("published: [{features: f, results: {}}]", "published.0.source"),
+            ("hparams: {lr: 1, hidden: 2, lr: 3}", "cannot be read: key 'lr' is there twice .*line 1, column 29"),
             ("hparams: {lr: 2020-13-45}", "cannot be read: .*month"),
         ],
     )
