@@ -67,7 +67,7 @@ def _command(arguments: argparse.Namespace) -> int:
 def _draw(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from benchmark.engine.launch import prepare_process
+    from benchmark.launchers import prepare_process
     from benchmark.registries import DATASETS
     from benchmark.report.attention import distinctive, draw, first_of_classes
 

@@ -6,17 +6,19 @@ Nothing heavy is imported before the options are known to be right: torch alone 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import InputError
-from benchmark.registries import DATASETS, LOSSES, METHODS, default_data_root, load_plugins
+from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, default_data_root, load_plugins
 
 if TYPE_CHECKING:
     from benchmark.engine.plan import Cell
     from benchmark.engine.settings import Named
+    from benchmark.launchers import Launcher, Resources
     from benchmark.results.record import Protocol
 
 #: Folders in the working folder: of results and boards, and of the settings that searches found.
@@ -62,6 +64,76 @@ def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
         default=[],
         help="Python files that register their own classes",
     )
+
+
+def add_launcher_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says where and how many at once the cells of a grid are worked on."""
+    add = parser.add_argument
+    add(
+        "--launcher",
+        metavar="NAME",
+        help="inline: this process; local: several on this machine (default: local where there are several cells and "
+        "cores, else inline)",
+    )
+    add("--jobs", type=int, metavar="N", help="local: cells at once (default: a core each; on GPUs, what those take)")
+    add("--jobs-per-gpu", type=int, metavar="N", help="local: cells at once on a GPU (default: 1)")
+    add("--timeout", metavar="TIME", help="local: end a cell that takes longer, for instance 90s, 30m or 2h")
+
+
+def check_launcher(arguments: argparse.Namespace) -> None:
+    """Assert that what ``add_launcher_options`` added names a launcher that heeds it.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    load_plugins(arguments.plugin)
+    for option in ("jobs", "jobs_per_gpu"):
+        if (value := getattr(arguments, option)) is not None and value < 1:
+            raise InputError(f"{_flag(option)} must be at least 1, got {value} instead")
+    _ = arguments.timeout and parse_seconds(arguments.timeout)
+    chosen = "inline" if _is_torchrun() else arguments.launcher
+    if arguments.launcher not in (None, chosen):
+        raise InputError(f"--launcher {arguments.launcher}: torchrun takes inline only")
+    entry = LAUNCHERS[chosen or "local"]
+    for option in ("jobs", "jobs_per_gpu", "timeout"):
+        if getattr(arguments, option) is not None and option not in entry.takes:
+            raise InputError(f"{_flag(option)}: is not for the launcher {entry.name}")
+
+
+def launching(arguments: argparse.Namespace, n_jobs: int) -> tuple[Launcher, Resources]:
+    """The launcher that ``add_launcher_options`` chose for ``n_jobs`` jobs, and what it may use."""
+    from benchmark.launchers import Resources, machine
+
+    timeout = None if arguments.timeout is None else parse_seconds(arguments.timeout)
+    resources = Resources(arguments.jobs, arguments.jobs_per_gpu or 1, timeout)
+    several = (n_jobs > 1 and (resources.jobs or machine.cores()) > 1) or timeout is not None
+    default = "local" if several and not _is_torchrun() else "inline"
+    return LAUNCHERS[arguments.launcher or default].obj, resources
+
+
+def parse_seconds(text: str) -> float:
+    """``90``, ``90s``, ``1.5m`` or ``2h`` -> seconds.
+
+    Raises:
+        InputError: it is none of these, or not above 0.
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"--timeout must be a time as 90s, 30m or 2h, got {text!r} instead")
+    return seconds
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _is_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def check_grid(arguments: argparse.Namespace) -> None:

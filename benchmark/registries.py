@@ -58,7 +58,13 @@ class DatasetEntry(Entry[type["Dataset"]]):
 
 @dataclass
 class LauncherEntry(Entry[Callable[..., Any]]):
-    """A way to run the cells of a plan: a ``Launcher`` of ``benchmark.engine.launch``."""
+    """A way to do jobs: a ``Launcher`` of ``benchmark.launchers``.
+
+    Attributes:
+        takes: the options of commands that it heeds; what the user sets of the others is refused.
+    """
+
+    takes: tuple[str, ...] = ()
 
 
 class LossRegistry(Registry[LossEntry]):
@@ -242,4 +248,4 @@ def _launcher_problem(obj: object) -> str | None:
 METHODS = Registry("method", "METHODS", MethodEntry, "methods", _method_problem, ("embedding", "generative", "local"))
 LOSSES = LossRegistry("loss", "LOSSES", LossEntry, "losses", _loss_problem)
 DATASETS = DatasetRegistry("data set", "DATASETS", DatasetEntry, "datasets", _dataset_problem)
-LAUNCHERS = Registry("launcher", "LAUNCHERS", LauncherEntry, "benchmark.engine.launch", _launcher_problem)
+LAUNCHERS = Registry("launcher", "LAUNCHERS", LauncherEntry, "benchmark.launchers", _launcher_problem)

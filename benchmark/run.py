@@ -10,12 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.cli import BOARDS, TUNED, add_grid_options, check_grid, grid
+from benchmark.cli import (
+    BOARDS,
+    TUNED,
+    add_grid_options,
+    add_launcher_options,
+    check_grid,
+    check_launcher,
+    grid,
+    launching,
+)
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, load_plugins
 
 if TYPE_CHECKING:
-    from benchmark.engine.launch import Launcher
+    from benchmark.engine.jobs import RunJob
     from benchmark.engine.plan import Plan
     from benchmark.results.record import Result
     from benchmark.results.store import Store
@@ -74,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         default=BOARDS,
         help="folder of results and boards (default: leaderboards)",
     )
-    add("--launcher", metavar="NAME", default="inline", help="inline: this process; local: a process for each cell")
+    add_launcher_options(parser)
     add("--force", action="store_true", help="run what is stored already anew")
     add("--dry-run", action="store_true", help="say what would be run, and stop")
     add("--list", action="store_true", help="list methods, losses, data sets and launchers, and stop")
@@ -86,38 +95,39 @@ def _command(arguments: argparse.Namespace) -> int:
         load_plugins(arguments.plugin)
         _print_lists()
         return 0
-    launcher = LAUNCHERS[arguments.launcher]
+    check_launcher(arguments)
     check_grid(arguments)
     from benchmark import parallel  # what is wrong so far was said before this takes its seconds
 
     with parallel.processes():
-        if parallel.size() > 1 and arguments.launcher != "inline":
-            raise InputError(f"--launcher {arguments.launcher}: torchrun takes inline only")
-        return _run(arguments, launcher.obj)
+        return _run(arguments)
 
 
-def _run(arguments: argparse.Namespace, launcher: Launcher) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     from benchmark import parallel
-    from benchmark.engine.launch import prepare_process
+    from benchmark.engine.jobs import RunJob
     from benchmark.engine.plan import plan
+    from benchmark.launchers import prepare_process
     from benchmark.results.store import Store
 
     cells = grid(arguments, arguments.protocol, arguments.tuned)
     prepare_process()
     store = Store(arguments.out / "results")
     todo = plan(cells, store, arguments.force)
+    jobs = [RunJob(cell, store.folder, arguments.force) for cell in todo.todo]
     parallel.wait_for_all()  # what one process stores, the others must not take for stored before
     if parallel.rank():  # the first process alone writes and prints
-        with contextlib.suppress(InputError):
-            for _ in () if arguments.dry_run else launcher(todo.todo):
-                pass
+        for job in () if arguments.dry_run else jobs:
+            with contextlib.suppress(InputError):
+                for _ in job.run():
+                    pass
         return 0
     for warning in todo.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.dry_run:
         _print_plan(todo)
         return 0
-    new, problem = _launch(todo, launcher, store)
+    new, problem = _launch(jobs, arguments, store)
     _render(arguments.out, store)
     _print_table([*todo.stored, *new], store)
     code = _report([*todo.stored, *new], todo, arguments.out)
@@ -126,25 +136,26 @@ def _run(arguments: argparse.Namespace, launcher: Launcher) -> int:
     return code
 
 
-def _launch(todo: Plan, launcher: Launcher, store: Store) -> tuple[list[Result], InputError | None]:
-    """The new results, stored as they came; and what the user gave wrong for cells that could not be run."""
+def _launch(
+    jobs: Sequence[RunJob], arguments: argparse.Namespace, store: Store
+) -> tuple[list[Result], InputError | None]:
+    """The new results; and what the user gave wrong for cells that could not be run."""
     from tqdm import tqdm
 
+    from benchmark.launchers import Part, Started, follow
+
     results: list[Result] = []
-    running = launcher(todo.todo)
-    with tqdm(total=todo.n_runs, desc="runs", unit="run", disable=None) as bar:
-        while True:
-            try:
-                result = next(running, None)
-            except InputError as problem:
-                return results, problem
-            if result is None:
-                return results, None
-            if result.status != "skipped":
-                _note_unrendered(store, result.spec.dataset)
-                store.save(result)
-            results.append(result)
-            bar.update()
+    problems: list[str] = []
+    with tqdm(total=sum(len(job.cell.seeds) for job in jobs), desc="runs", unit="run", disable=None) as bar:
+        for event in follow(jobs, *launching(arguments, len(jobs)), bar):
+            if isinstance(event, Started):
+                _note_unrendered(store, event.job.cell.spec.dataset)
+            elif isinstance(event, Part):
+                results.append(event.part)
+                bar.update()
+            elif isinstance(event.problem, InputError):
+                problems.append(str(event.problem))
+    return results, InputError("\n".join(dict.fromkeys(problems))) if problems else None
 
 
 def _note_unrendered(store: Store, dataset: str) -> None:
@@ -162,13 +173,18 @@ def _unrendered(store: Store) -> list[str]:
 
 
 def _render(out: Path, store: Store) -> None:
-    """Render the boards that lack stored results, also those of an earlier command that was killed."""
+    """Render the boards that lack stored results, also those of an earlier command that was killed.
+
+    One command renders at a time, and reads what others stored meanwhile: the last one has all results.
+    """
     from benchmark.boards.files import OVERVIEW, write_boards
+    from benchmark.results.claims import hold_after_others
 
     unrendered, is_new = _unrendered(store), not (out / OVERVIEW).is_file()
     if unrendered or is_new:
-        write_boards(out, list(store), None if is_new else unrendered)
-        (store.folder / UNRENDERED).unlink(missing_ok=True)
+        with hold_after_others(store.folder / UNRENDERED):
+            write_boards(out, list(store), None if is_new else unrendered)
+            (store.folder / UNRENDERED).unlink(missing_ok=True)
 
 
 def _print_table(results: Sequence[Result], store: Store) -> None:

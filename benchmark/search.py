@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cli import TUNED, add_grid_options, check_grid, grid
+from benchmark.cli import TUNED, add_grid_options, add_launcher_options, check_grid, check_launcher, grid, launching
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:
     from benchmark.api import Criterion
     from benchmark.engine.plan import Cell
-    from benchmark.engine.tuned import Tuned
+    from benchmark.engine.search import Progress
 
 EXAMPLES = """examples:
   python -m benchmark.search --method ale --loss mse remse --dataset awa1 --data-root xlsa17/data --trials 20
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_grid_options(parser, seeds="0")
+    add_launcher_options(parser)
     parser.add_argument("--trials", type=int, metavar="N", default=20, help="trials of each search (default: 20)")
     parser.add_argument(
         "--tuned",
@@ -59,37 +60,49 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--trials must be at least 1, got {arguments.trials} instead")
     if find_spec("optuna") is None:
         raise InputError("a search needs optuna: pip install -e '.[search]'")
+    check_launcher(arguments)
     check_grid(arguments)
     return _search(arguments)  # what is wrong so far was said before this imports what takes seconds
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    import optuna
-    from tqdm import tqdm
-
-    from benchmark.api import Incompatible
     from benchmark.boards.text import aligned
-    from benchmark.boards.wording import NONE
-    from benchmark.engine.launch import prepare_process
-    from benchmark.engine.search import EveryTrialFailed, search
+    from benchmark.launchers import prepare_process
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     cells = grid(arguments, "strict", None)
     prepare_process()
-    lines, failed = [], False
-    with tqdm(total=arguments.trials * len(cells), desc="trials", unit="trial", disable=None) as bar:
-        for cell in cells:
-            spec = cell.spec
-            try:
-                outcome = _outcome(search(cell, arguments.trials, arguments.tuned, bar))
-            except Incompatible as reason:
-                outcome = [NONE, NONE, f"skipped: {reason}"]
-            except EveryTrialFailed as error:
-                failed, outcome = True, [NONE, NONE, f"failed: {error}"]
-            lines.append([spec.method_label, spec.loss_label, spec.dataset, *outcome])
-    print(aligned(["method", "loss", "data set", "default", "best", "settings"], lines, left=(0, 1, 2, 5)))
-    print(f"{_criteria(cells)} on validation, in percent; settings in {arguments.tuned}")
-    return int(failed)
+    found, problem = _found(cells, arguments)
+    lines = [[cell.spec.method_label, cell.spec.loss_label, cell.spec.dataset, *_outcome(end)] for cell, end in found]
+    if lines:
+        print(aligned(["method", "loss", "data set", "default", "best", "settings"], lines, left=(0, 1, 2, 5)))
+        print(f"{_criteria(cells)} on validation, in percent; settings in {arguments.tuned}")
+    if problem:
+        raise problem
+    return int(any(end.failed for _, end in found))
+
+
+def _found(
+    cells: Sequence[Cell], arguments: argparse.Namespace
+) -> tuple[list[tuple[Cell, Progress]], InputError | None]:
+    """How far the search of each cell came; and what the user gave wrong for others."""
+    from tqdm import tqdm
+
+    from benchmark.engine.search import Progress, SearchJob
+    from benchmark.launchers import Ended, Part, follow
+
+    jobs = [SearchJob(cell, arguments.trials, arguments.tuned) for cell in cells]
+    last = {cell.spec.key: Progress(0) for cell in cells}
+    problems: dict[str, str] = {}
+    with tqdm(total=arguments.trials * len(jobs), desc="trials", unit="trial", disable=None) as bar:
+        for event in follow(jobs, *launching(arguments, len(jobs)), bar):
+            key = event.job.cell.spec.key
+            if isinstance(event, Part):
+                bar.update(min(event.part.n_trials, arguments.trials) - last[key].n_trials)
+                last[key] = event.part
+            elif isinstance(event, Ended) and event.problem:
+                problems[key] = str(event.problem)
+    found = [(cell, last[cell.spec.key]) for cell in cells if cell.spec.key not in problems]
+    return found, InputError("\n".join(dict.fromkeys(problems.values()))) if problems else None
 
 
 def _criteria(cells: Sequence[Cell]) -> str:
@@ -103,12 +116,19 @@ def _criteria(cells: Sequence[Cell]) -> str:
     return first + "".join(f" ({other} of {', '.join(methods[other])})" for other in others)
 
 
-def _outcome(found: Tuned) -> list[str]:
+def _outcome(end: Progress) -> list[str]:
     from benchmark.boards.wording import NONE
 
-    default = found.trials[0].value
-    settings = " ".join(f"{name}={_short(value)}" for name, value in found.hparams.items())
-    return [NONE if default is None else f"{default:.1f}", f"{found.value:.1f}", settings or "the defaults"]
+    if end.found is None:
+        return [NONE, NONE, end.ended or NONE]
+    default = end.found.trials[0].value
+    settings = " ".join(f"{name}={_short(value)}" for name, value in end.found.hparams.items())
+    note = f" ({end.ended})" if end.ended else ""
+    return [
+        NONE if default is None else f"{default:.1f}",
+        f"{end.found.value:.1f}",
+        (settings or "the defaults") + note,
+    ]
 
 
 def _short(value: Any) -> str:

@@ -72,8 +72,7 @@ def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
     """
     todo, stored, warnings = [], [], []
     for cell in _without_repeats(cells):
-        found = [] if force else [store.load(cell.spec, seed) for seed in cell.seeds]
-        done = [result for result in found if result and result.status == "ok"]
+        done = [] if force else store.finished(cell.spec, cell.seeds)
         missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in done})
         if missing:
             todo.append(replace(cell, seeds=missing))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from benchmark.api import AUTO, Criterion, Incompatible, derive_seed
 from benchmark.config import Range, load_file
 from benchmark.engine import tuned
 from benchmark.engine.experiment import validate_cell
+from benchmark.engine.jobs import Job
 from benchmark.engine.plan import Cell
 from benchmark.engine.provenance import describe
 from benchmark.engine.settings import with_layer
@@ -22,6 +22,7 @@ from benchmark.engine.tuned import Trial, Tuned
 from benchmark.errors import InputError, one_line
 from benchmark.files import without_paths
 from benchmark.registries import LOSSES, METHODS
+from benchmark.results.claims import hold
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -30,41 +31,68 @@ if TYPE_CHECKING:
 RANDOM_TRIALS = 5
 
 
-class EveryTrialFailed(Exception):
-    """No trial of a search came to a value."""
+@dataclass(frozen=True)
+class Progress:
+    """How far the search of a cell has come.
+
+    Attributes:
+        n_trials: the trials that it has, those that failed included.
+        found: what is stored; None where no trial has come to a value.
+        ended: why there will be no further trial, in one line; None where there may be.
+        failed: it ended by a failure.
+    """
+
+    n_trials: int
+    found: Tuned | None = None
+    ended: str | None = None
+    failed: bool = False
 
 
-def search(cell: Cell, n_trials: int, folder: Path, bar: tqdm[Any]) -> Tuned:
-    """Search the settings of ``cell``, and store what is known after each trial.
+@dataclass(frozen=True)
+class SearchJob(Job[Progress]):
+    """Search the settings of a cell, and store what is known after each trial.
 
-    Args:
-        cell: the defaults, and the seeds that every trial is run with.
+    Attributes:
         n_trials: how many trials there shall be; those that are stored count.
         folder: the folder of the stored searches.
-        bar: the progress, a step for each trial.
-
-    Raises:
-        InputError: the stored search is another one, or cannot be written.
-        Incompatible: the method cannot be trained with the loss.
-        EveryTrialFailed: no trial came to a value.
     """
-    spec = cell.spec
-    file = tuned.path(folder, spec.dataset, spec.method, spec.loss_label)
-    found = _stored(cell, file)
-    trials = list(found.trials) if found else []
-    bar.update(min(len(trials), n_trials))
-    ranges = _ranges(cell)
-    while len(trials) < n_trials:
-        drawn = _draw(ranges, cell, trials)
-        trials.append(_try(cell, drawn, trials))
-        found = _tuned(cell, trials)
-        if found:
-            tuned.save(file, found)
-            bar.set_postfix_str(f"{cell.title}: best {_criterion(cell)} {found.value:.1f}")
-        bar.update()
-    if not found:
-        raise EveryTrialFailed(trials[0].error)
-    return found
+
+    n_trials: int
+    folder: Path
+
+    def run(self) -> Iterator[Progress]:
+        """What is stored, and then each trial.
+
+        Every trial is run with the seeds of the cell.
+
+        Raises:
+            InputError: the stored search is another one, or cannot be written.
+            Held: another process is at it.
+        """
+        cell, spec = self.cell, self.cell.spec
+        file = tuned.path(self.folder, spec.dataset, spec.method, spec.loss_label)
+        with hold(file):
+            found = _stored(cell, file)
+            trials = list(found.trials) if found else []
+            yield Progress(len(trials), found)
+            ranges = _ranges(cell)
+            try:
+                while len(trials) < self.n_trials:
+                    drawn = _draw(ranges, cell, trials)
+                    trials.append(_try(cell, drawn, trials))
+                    found = _tuned(cell, trials)
+                    if found:
+                        tuned.save(file, found)
+                    yield Progress(len(trials), found)
+            except Incompatible as reason:
+                yield Progress(len(trials), ended=f"skipped: {reason}")
+            else:
+                if not found:
+                    yield Progress(len(trials), ended=f"failed: {trials[0].error}", failed=True)
+
+    def lost(self, reason: str, done: Sequence[Progress]) -> list[Progress]:  # noqa: D102 - see Job
+        n_trials, found = (done[-1].n_trials, done[-1].found) if done else (0, None)
+        return [Progress(n_trials, found, f"failed: {reason}", failed=True)]
 
 
 def _stored(cell: Cell, file: Path) -> Tuned | None:
@@ -104,6 +132,7 @@ def _draw(ranges: Mapping[str, Range], cell: Cell, trials: Sequence[Trial]) -> d
     """
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not trials or not ranges:
         return {}
     spec, distributions = cell.spec, {name: _distribution(found) for name, found in ranges.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from glob import escape
 from pathlib import Path
 
@@ -16,16 +16,20 @@ from benchmark.results.record import Result, Spec
 class Store:
     """The folder of result files: ``<dataset>/<method>+<loss>/<key>-s<seed>.json``.
 
-    Each file is read once by one store, however often its result is asked for.
+    Each file is read once by one store, however often its result is asked for, unless another process replaces it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._read: dict[Path, Result] = {}
+        self._read: dict[Path, tuple[tuple[int, int], Result]] = {}
 
     def path(self, spec: Spec, seed: int) -> Path:
         """Where the result of a run lies."""
-        return self.folder / spec.dataset / f"{spec.method}+{spec.loss}" / f"{spec.key}-s{seed}.json"
+        return self.cell(spec).with_name(f"{spec.key}-s{seed}.json")
+
+    def cell(self, spec: Spec) -> Path:
+        """What the results of a cell lie beside, and what is claimed by whoever runs it; there is no such file."""
+        return self.folder / spec.dataset / f"{spec.method}+{spec.loss}" / spec.key
 
     def save(self, result: Result) -> Path:
         """Write a result, whole or not at all.
@@ -35,13 +39,18 @@ class Store:
         """
         path = self.path(result.spec, result.seed)
         write_whole(path, result.model_dump_json(indent=1) + "\n")
-        self._read[path] = result
+        self._read[path] = (_identity(path), result)
         return path
 
     def load(self, spec: Spec, seed: int) -> Result | None:
         """The stored result of a run, or None."""
         path = self.path(spec, seed)
         return self._at(path) if path.is_file() else None
+
+    def finished(self, spec: Spec, seeds: Sequence[int]) -> list[Result]:
+        """Those of the runs of a cell that are stored and did not fail."""
+        found = (self.load(spec, seed) for seed in seeds)
+        return [result for result in found if result and result.status == "ok"]
 
     def of_method(self, dataset: str, method: str) -> Iterator[Result]:
         """The stored results of a method on a data set, with whatever loss."""
@@ -52,9 +61,18 @@ class Store:
         return map(self._at, sorted(self.folder.glob("*/*/*.json")))
 
     def _at(self, path: Path) -> Result:
-        if path not in self._read:
-            self._read[path] = read_result(path)
-        return self._read[path]
+        identity = _identity(path)
+        known, result = self._read.get(path, (None, None))
+        if result is None or known != identity:
+            result = read_result(path)
+            self._read[path] = (identity, result)
+        return result
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What changes when another file takes the place of this one."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def read_result(path: Path) -> Result:

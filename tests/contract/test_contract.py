@@ -115,7 +115,7 @@ def test_same_seed_same_numbers_and_global_random_state_is_untouched(method: str
 
 
 #: Enough for the semantics; softmax classifiers do not touch them.
-FEW_EPOCHS = {"epochs": 5, "classifier_epochs": 1}
+FEW_EPOCHS = {"epochs": 5, "evaluate_every": 5, "classifier_epochs": 1, "n_generated": 20}
 
 
 def evaluation_with(method: str, settings: dict[str, Any]) -> Evaluation:
@@ -133,7 +133,7 @@ def test_learns_classes(method: str) -> None:
     Generators get there in a share of the epochs that they are given by default.
     """
     generates = "n_generated" in METHODS[method].obj.Config.model_fields
-    metrics = evaluation_with(method, {"epochs": 8} if generates else {}).metrics
+    metrics = evaluation_with(method, {"epochs": 8, "evaluate_every": 8} if generates else {}).metrics
     assert metrics.T1 > 25
     assert metrics.S > 25
     assert metrics.AUSUC > 10

@@ -24,6 +24,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "measures": (),
     "results": ("measures",),
     "engine": ("results", "measures"),
+    "launchers": ("engine", "results", "measures"),
     "boards": ("results", "measures"),
     "report": ("boards", "results", "measures"),
 }

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmark import search as command
 from benchmark.api import Criterion, Run, Slot, TrainData
@@ -16,10 +15,11 @@ from benchmark.boards.export import as_latex
 from benchmark.boards.markup import method as markdown_name
 from benchmark.boards.rows import boards
 from benchmark.boards.view import title_of
-from benchmark.engine import search, tuned
+from benchmark.engine import tuned
 from benchmark.engine.experiment import run_cell, validate_cell
 from benchmark.engine.plan import Cell
 from benchmark.engine.runs import SelectionRun
+from benchmark.engine.search import SearchJob
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS, METHODS
 from benchmark.results.audit import Stored, audit
@@ -124,14 +124,15 @@ def test_a_search_maximises_the_same(toys: pytest.MonkeyPatch, tmp_path: Path) -
     (result,) = run_toy(cell)
     assert result.selection is not None
     assert validate_cell(cell) == result.selection.value
-    with tqdm(disable=True) as bar:
-        found = search.search(cell, 1, tmp_path / "tuned", bar)
-        assert found.criterion == "H on validation"
-        assert found.value == result.selection.value
-        file = tuned.path(tmp_path / "tuned", "toy", "toy-method", cell.spec.loss_label)
-        tuned.save(file, found.model_copy(update={"criterion": "AUSUC on validation"}))
-        with pytest.raises(InputError, match="holds a search for AUSUC on validation instead of H on validation"):
-            search.search(cell, 2, tmp_path / "tuned", bar)
+    *_, last = SearchJob(cell, 1, tmp_path / "tuned").run()
+    found = last.found
+    assert found is not None
+    assert found.criterion == "H on validation"
+    assert found.value == result.selection.value
+    file = tuned.path(tmp_path / "tuned", "toy", "toy-method", cell.spec.loss_label)
+    tuned.save(file, found.model_copy(update={"criterion": "AUSUC on validation"}))
+    with pytest.raises(InputError, match="holds a search for AUSUC on validation instead of H on validation"):
+        list(SearchJob(cell, 2, tmp_path / "tuned").run())
 
 
 def test_the_table_of_a_search_says_whose_figures_are_what(toys: pytest.MonkeyPatch, tmp_path: Path) -> None:
