@@ -102,13 +102,30 @@ def check_launcher(arguments: argparse.Namespace) -> None:
 
 def launching(arguments: argparse.Namespace, n_jobs: int) -> tuple[Launcher, Resources]:
     """The launcher that ``add_launcher_options`` chose for ``n_jobs`` jobs, and what it may use."""
-    from benchmark.launchers import Resources, machine
+    from benchmark.launchers import Resources
 
     timeout = None if arguments.timeout is None else parse_seconds(arguments.timeout)
     resources = Resources(arguments.jobs, arguments.jobs_per_gpu or 1, timeout)
-    several = (n_jobs > 1 and (resources.jobs or machine.cores()) > 1) or timeout is not None
-    default = "local" if several and not _is_torchrun() else "inline"
-    return LAUNCHERS[arguments.launcher or default].obj, resources
+    return LAUNCHERS[_launcher(arguments, n_jobs)].obj, resources
+
+
+def warm_up(arguments: argparse.Namespace) -> None:
+    """Start what the launcher of a grid will need, before the command imports what takes seconds."""
+    n_cells = len(arguments.method) * len(arguments.loss) * max(1, len(arguments.dataset))
+    if _launcher(arguments, n_cells) == "local":
+        from benchmark.launchers import local
+
+        local.warm_up()
+
+
+def _launcher(arguments: argparse.Namespace, n_jobs: int) -> str:
+    """The name of the launcher: the user's choice, else ``local`` where there are several jobs and cores."""
+    from benchmark.launchers import machine
+
+    if arguments.launcher or _is_torchrun():
+        return arguments.launcher or "inline"
+    several = n_jobs > 1 and (arguments.jobs or machine.cores()) > 1
+    return "local" if several or arguments.timeout else "inline"
 
 
 def parse_seconds(text: str) -> float:

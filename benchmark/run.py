@@ -19,6 +19,7 @@ from benchmark.cli import (
     check_launcher,
     grid,
     launching,
+    warm_up,
 )
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, load_plugins
@@ -97,6 +98,8 @@ def _command(arguments: argparse.Namespace) -> int:
         return 0
     check_launcher(arguments)
     check_grid(arguments)
+    if not arguments.dry_run:
+        warm_up(arguments)
     from benchmark import parallel  # what is wrong so far was said before this takes its seconds
 
     with parallel.processes():

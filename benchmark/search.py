@@ -9,7 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cli import TUNED, add_grid_options, add_launcher_options, check_grid, check_launcher, grid, launching
+from benchmark.cli import (
+    TUNED,
+    add_grid_options,
+    add_launcher_options,
+    check_grid,
+    check_launcher,
+    grid,
+    launching,
+    warm_up,
+)
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:
@@ -62,6 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError("a search needs optuna: pip install -e '.[search]'")
     check_launcher(arguments)
     check_grid(arguments)
+    warm_up(arguments)
     return _search(arguments)  # what is wrong so far was said before this imports what takes seconds
 
 

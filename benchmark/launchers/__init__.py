@@ -12,14 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from benchmark.engine.jobs import Job
-from benchmark.engine.memory import reuse_freed_memory
 from benchmark.results.claims import Held, wait_for_any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a launcher that starts processes has them import torch while the command does
     from tqdm import tqdm
+
+    from benchmark.engine.jobs import Job
 
 
 class Lost(Exception):
@@ -72,7 +70,7 @@ class Resources:
     timeout: float | None = None
 
 
-Launcher = Callable[[Sequence[Job[Any]], Resources], Generator[Event, None, None]]
+Launcher = Callable[[Sequence["Job[Any]"], Resources], Generator[Event, None, None]]
 
 
 def follow(jobs: Sequence[Job[Any]], launcher: Launcher, resources: Resources, bar: tqdm[Any]) -> Iterator[Event]:
@@ -122,6 +120,10 @@ def prepare_process() -> None:
     One thread unless the user chose: these models are small, and more threads cost more than they bring. Their number
     changes the last bits of results, so it is the same with every launcher.
     """
+    import torch
+
+    from benchmark.engine.memory import reuse_freed_memory
+
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     reuse_freed_memory()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmark.engine.jobs import Job
 from benchmark.errors import InputError
 from benchmark.launchers import Ended, Event, Part, Resources, Started
 from benchmark.registries import LAUNCHERS
 from benchmark.results.claims import Held
+
+if TYPE_CHECKING:
+    from benchmark.engine.jobs import Job
 
 
 @LAUNCHERS.register("inline", title="one process", family="local", year=2026, source="this suite")

@@ -18,20 +18,22 @@ import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from benchmark.engine.jobs import Job
 from benchmark.errors import InputError, one_line
 from benchmark.launchers import Ended, Event, Lost, Part, Resources, Started, machine, prepare_process
 from benchmark.registries import LAUNCHERS, load_plugins
 from benchmark.results.claims import Held
 
-if TYPE_CHECKING:  # not every system has both
+if TYPE_CHECKING:  # not every system has both contexts
     from multiprocessing.context import ForkServerContext, SpawnContext
+
+    from benchmark.engine.jobs import Job
 
 #: Bytes that a job is taken to need before one of the command's jobs has shown what it needs.
 EXPECTED_MEMORY = 2**30
@@ -59,6 +61,13 @@ def local(jobs: Sequence[Job[Any]], resources: Resources) -> Generator[Event, No
                 pool.start(job)
                 yield Started(job)
             yield from pool.events()
+
+
+def warm_up() -> None:
+    """Have processes' libraries imported while the command imports its own: this takes seconds, on another core."""
+    _context()
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        forkserver.ensure_running()
 
 
 def _environments(jobs: Sequence[Job[Any]], resources: Resources) -> list[dict[str, str]]:
@@ -218,7 +227,8 @@ def _context() -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "benchmark.engine.experiment"])
+    # The first optimiser of a process imports torch._dynamo.
+    context.set_forkserver_preload([__name__, "benchmark.engine.jobs", "torch._dynamo"])
     return context
 
 
