@@ -218,7 +218,8 @@ class TrainData:
     @property
     def class_counts(self) -> Tensor:
         """(n_seen,) the number of images of each seen class."""
-        return torch.bincount(self.labels, minlength=self.n_seen)
+        # Not bincount, for which a GPU has to tell the host the largest label.
+        return self.labels.new_zeros(self.n_seen).index_add_(0, self.labels, torch.ones_like(self.labels))
 
     @property
     def seen(self) -> Tensor:

@@ -128,7 +128,7 @@ class _GaussianPrediction:
     def __init__(self, data: TrainData, floor: float) -> None:
         x, attributes = in_float64(data.features, data.attributes)
         labels, n_seen = data.labels.to(x.device), data.n_seen
-        counts = torch.bincount(labels, minlength=n_seen).to(x)[:, None]
+        counts = data.class_counts.to(x)[:, None]
         self._means = x.new_zeros(n_seen, x.shape[1]).index_add_(0, labels, x) / counts
         squares = x.new_zeros(n_seen, x.shape[1]).index_add_(0, labels, (x - self._means[labels]).square())
         self._variances = squares / counts + floor

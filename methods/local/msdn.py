@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -118,5 +120,5 @@ class MSDN(LocalMethod):
 def jensen_shannon(scores: Tensor, others: Tensor) -> Tensor:
     """Mean over images of the Jensen-Shannon divergence of the softmax of two (B, C) scores, in nats."""
     p, q = scores.log_softmax(1), others.log_softmax(1)
-    middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0)).to(p)
+    middle = torch.logaddexp(p, q) - math.log(2)
     return 0.5 * (p.exp() * (p - middle) + q.exp() * (q - middle)).sum(1).mean()
