@@ -56,10 +56,10 @@ class Backbone(nn.Module, ABC):
 
         D' differs from D where the network has layers behind its pooling.
         """
-        mean, std = (
-            torch.tensor(values, device=pixels.device) for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        x = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)  # in memory still with the channels last
+        # A colour at a time, by numbers that stay on the host: sent to a GPU, they would be waited for.
+        statistics = zip(pixels.unbind(3), self.preprocessing.mean, self.preprocessing.std, strict=True)
+        x = torch.stack([(colour / 255 - mean) / std for colour, mean, std in statistics], dim=3)
+        x = x.permute(0, 3, 1, 2)  # in memory still with the channels last
         pooled, grid = self.features(x)
         return pooled.float(), grid.float()
 

@@ -94,13 +94,16 @@ def crop(images: Tensor, side: int, rng: torch.Generator | None) -> Tensor:
     """
     (n, height, width), device = images.shape[:3], images.device
     sides = (side or height, side or width)
-    spare = torch.tensor([height - sides[0], width - sides[1]], device=device)
+    # Numbers that stay on the host: sent to a GPU, they would be waited for.
+    spare = (height - sides[0], width - sides[1])
     if rng is None:
-        start, mirrored = (spare // 2).expand(n, 2), torch.zeros(n, dtype=torch.bool, device=device)
+        start = [torch.full((n,), places // 2, device=device) for places in spare]
+        mirrored = torch.zeros(n, dtype=torch.bool, device=device)
     else:
         draws = torch.rand(n, 3, generator=rng, device=device)
-        start, mirrored = (draws[:, :2] * (spare + 1)).long(), draws[:, 2] < 0.5
-    rows, columns = (start[:, i, None] + torch.arange(sides[i], device=device) for i in (0, 1))
+        start = [(draws[:, i] * (places + 1)).long() for i, places in enumerate(spare)]
+        mirrored = draws[:, 2] < 0.5
+    rows, columns = (start[i][:, None] + torch.arange(sides[i], device=device) for i in (0, 1))
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     return images[torch.arange(n, device=device)[:, None, None], rows[:, :, None], columns[:, None]]
 
