@@ -103,8 +103,8 @@ def _resolved(registry: Registry[Any], name: str, settings: Mapping[str, Any], k
     schema: type[Config] = registry[name].obj.Config
     try:
         known = {name: held for name, held in settings.items() if held != AUTO}
-        return schema.model_validate({**known, key: value}).model_dump(mode="json")[key]
-    except (ValidationError, KeyError):
+        return schema.model_validate({**known, key: value}).model_dump(mode="json").get(key)
+    except ValidationError:
         return value
 
 

@@ -24,7 +24,7 @@ def _as_json(values: dict[str, Any]) -> dict[str, Any]:
 SCHEMA_VERSION = 1
 #: Version -> what makes the content of such a file that of the next version: old files load for ever. A change that
 #: old files are valid under (a new optional field) needs no new version; a new setting must leave old keys alone, as
-#: ``Spec.key`` does with ``tuned``.
+#: ``Spec.key`` does with ``tuned``, and as a method's ``Config`` does with ``exclude_if`` (see ``GradientConfig``).
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 JsonDict = Annotated[dict[str, Any], AfterValidator(_as_json)]
@@ -48,7 +48,8 @@ class Spec(Record):
         revision: a digest of the data.
         method: the method's name.
         loss: the attribute-regression loss's name.
-        hparams: the method's complete settings, ``auto`` where they are derived from the data.
+        hparams: the method's complete settings, ``auto`` where they are derived from the data; those that are younger
+            than the first results are left out at their defaults.
         loss_parameters: the loss's complete settings.
         dataset_options: what the user set of the data set.
         hparam_overrides: what the user set of the method; the rest are the suite's defaults.

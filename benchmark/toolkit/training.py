@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -21,6 +22,8 @@ BUDGETED_IMAGES = 10_000
 SHOWN = 100_000
 #: The most epochs of whatever data: beyond them, the fewest images are learnt by heart.
 MOST_EPOCHS = 500
+#: The precision of a network's arithmetic in training; ``bfloat16`` is mixed precision.
+Precision = Literal["float32", "bfloat16"]
 
 
 def power_of_two(value: float, low: int, high: int) -> int:
@@ -61,6 +64,8 @@ class GradientConfig(MethodConfig):
             replacement, each class as likely as any other. 0 draws images uniformly instead.
         epochs: the most epochs; one is as many batches as the training set holds.
         patience: stop when validation has not improved for this many epochs.
+        precision: precision of the objective's arithmetic; ``bfloat16`` is mixed precision, weights stay float32. A
+            trained backbone has its own ``amp``.
     """
 
     rules: ClassVar[Rules] = {
@@ -76,6 +81,8 @@ class GradientConfig(MethodConfig):
     shots: int = Field(0, ge=0)
     epochs: int = Field(50, ge=1)
     patience: int = Field(10, ge=1)
+    # Left out of the settings at its default, so that results from before it keep their keys.
+    precision: Precision = Field("float32", exclude_if=lambda precision: precision == "float32")
 
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -117,11 +124,19 @@ def minimise(
             batches = draw_batches(data, config.batch_size, config.shots, rng, n_batches)
             for batch in batches:
                 own = parallel.share(batch)
-                value = objective(data.features.index_select(0, own), data.labels.index_select(0, own))
+                with arithmetic(config.precision, run.device):
+                    value = objective(data.features.index_select(0, own), data.labels.index_select(0, own))
                 total += descend(parallel.weight(own, batch) * value, optimizer)
             run.log(loss=parallel.mean(total) / len(batches))
             if scheduler:
                 scheduler.step()
+
+
+def arithmetic(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """While this is entered, networks on ``device`` compute in ``precision``."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def descend(value: Tensor, *optimizers: torch.optim.Optimizer) -> Tensor:

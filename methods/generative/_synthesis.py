@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -15,7 +14,17 @@ from torch.nn import functional as F
 
 from benchmark.api import Facts, Meta, Method, MethodConfig, Rules, Run, Slot, TrainData
 from benchmark.config import Config
-from benchmark.toolkit import BUDGETED_IMAGES, MOST_EPOCHS, SHOWN, descend, draw_batches, linear, power_of_two
+from benchmark.toolkit import (
+    BUDGETED_IMAGES,
+    MOST_EPOCHS,
+    SHOWN,
+    Precision,
+    arithmetic,
+    descend,
+    draw_batches,
+    linear,
+    power_of_two,
+)
 from methods._condition import Condition, mean_and_scale
 from methods.generative._blocks import FeatureGenerator, adam
 
@@ -171,7 +180,7 @@ class GenerativeConfig(MethodConfig):
     classifier_epochs: int = Field(25, ge=1)
     classifier_lr: float = Field(1e-3, gt=0)
     classifier_batch_size: int = Field(300, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     condition: Condition = "unit"
 
 
@@ -257,7 +266,7 @@ class GenerativeMethod(Method):
             values = []
             for images in rounds(data, config.batch_size, training.n_batches, rng):
                 batches = [(data.features[batch], data.labels[batch]) for batch in images]
-                with self._arithmetic(data.features.device):
+                with arithmetic(config.precision, run.device):
                     values.append(training(batches, epoch))
             self.eval()
             run.log(**_means(values, epoch))
@@ -319,11 +328,6 @@ class GenerativeMethod(Method):
             x, labels = self.unseen_data(data, noise)
         layer = self.train_softmax(x, labels - data.n_seen, self.meta.n_unseen, rng)
         self.zsl_classifier.load_state_dict(layer.state_dict())
-
-    def _arithmetic(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
-        if self.config.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, torch.bfloat16)
 
 
 def rounds(data: TrainData, size: int, n_batches: int, rng: torch.Generator) -> list[Sequence[Tensor]]:

@@ -138,7 +138,10 @@ class LocalMethod(Method):
 
 def project(regions: Tensor, *matrices: Tensor) -> Tensor:
     """(B, R, D) regions times a chain of matrices, (D, K), (K, L), ..., multiplied in the cheapest order."""
-    projected: Tensor = torch.linalg.multi_dot([regions.flatten(0, 1), *matrices]).unflatten(0, regions.shape[:2])
+    rows = regions.flatten(0, 1)
+    # In mixed precision some matrices are products themselves, of another type.
+    chain = [rows, *(matrix.to(rows.dtype) for matrix in matrices)]
+    projected: Tensor = torch.linalg.multi_dot(chain).unflatten(0, regions.shape[:2])
     return projected
 
 
@@ -149,9 +152,12 @@ def name_maps(regions: Tensor, matrix: Tensor, vectors: Tensor) -> Tensor:
 
 def compactness(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, A) sum over regions of (B, R, A) maps times the squared distance, in cells, to the map's peak."""
-    rows, columns = (torch.arange(n, device=maps.device) for n in grid)
-    places = torch.cartesian_prod(rows, columns).to(maps.dtype)
     # |r - p|^2 = |r|^2 - 2 <r, p> + |p|^2: three sums over regions for each map, instead of a distance for each entry.
-    peaks, moments = places[maps.argmax(1)], maps.transpose(1, 2)
-    squares, total = moments @ places.square().sum(1), maps.sum(1)
-    return squares - 2 * (moments @ places * peaks).sum(-1) + peaks.square().sum(-1) * total
+    # They cancel, so that autocast must not round them.
+    with torch.autocast(maps.device.type, enabled=False):
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        rows, columns = (torch.arange(n, device=maps.device) for n in grid)
+        places = torch.cartesian_prod(rows, columns).to(maps.dtype)
+        peaks, moments = places[maps.argmax(1)], maps.transpose(1, 2)
+        squares, total = moments @ places.square().sum(1), maps.sum(1)
+        return squares - 2 * (moments @ places * peaks).sum(-1) + peaks.square().sum(-1) * total

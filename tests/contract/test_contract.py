@@ -51,10 +51,10 @@ def quick_settings(method: str) -> dict[str, Any]:
     return settings
 
 
-def run(method: str, loss: str, dataset: str, seed: int = 0) -> Result:
+def run(method: str, loss: str, dataset: str, **settings: Any) -> Result:
     source = DATASETS.resolve(dataset, {}, None)
-    spec = make_spec(method, quick_settings(method), (loss, {}), source, {}, "proposed", "strict")
-    (result,) = run_cell(Cell(spec, (seed,), None, "cpu"))
+    spec = make_spec(method, quick_settings(method) | settings, (loss, {}), source, {}, "proposed", "strict")
+    (result,) = run_cell(Cell(spec, (0,), None, "cpu"))
     return result
 
 
@@ -112,6 +112,20 @@ def test_same_seed_same_numbers_and_global_random_state_is_untouched(method: str
     assert torch.equal(before, torch.get_rng_state())
     assert first.evaluation == second.evaluation
     assert first.selection == second.selection
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS.names() if "precision" in METHODS[m].obj.Config.model_fields])
+def test_mixed_precision_changes_little(method: str) -> None:
+    whole, mixed = (
+        run(method, "mse", small_stand_in(method), precision=precision).evaluation
+        for precision in ("float32", "bfloat16")
+    )
+    assert whole is not None
+    assert mixed is not None
+    assert whole != mixed
+    assert whole.imbalance is not None
+    assert mixed.imbalance is not None
+    assert mixed.imbalance.seen.mean == pytest.approx(whole.imbalance.seen.mean, rel=0.05)
 
 
 #: Enough for the semantics; softmax classifiers do not touch them.

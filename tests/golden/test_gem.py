@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmark.api import TrainData
+from methods.local._local import compactness
 from methods.local.gem import GEM
 from tests.reference.local import (
     GRIDS,
@@ -23,7 +24,7 @@ from tests.reference.local import (
     softmax,
     spread,
 )
-from tests.reference.toy import dot, slow_class_loss
+from tests.reference.toy import dot, seeded, slow_class_loss
 
 SETTINGS: list[dict[str, Any]] = [
     {"scale": 5.0},
@@ -75,3 +76,14 @@ def test_scores_semantics_and_attention_agree_with_the_loops():
         assert scores[i].tolist() == pytest.approx(expected)
         for j, one in enumerate(slow_maps(method, image)):
             assert attention[i, j].flatten().tolist() == pytest.approx(one)
+
+
+def test_the_spread_of_maps_is_not_rounded_in_mixed_precision():
+    """Of a map with one peak it is small, and what it is made of grows with the grid."""
+    maps = (8 * torch.rand(3, 14 * 14, 5, generator=seeded(0))).softmax(1)
+    peaked = 0.01 * maps + 0.99 * torch.nn.functional.one_hot(torch.tensor(170), 196)[:, None]
+    outside = compactness(peaked, (14, 14))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = compactness(peaked, (14, 14))
+    assert torch.equal(inside, outside)
+    assert compactness(peaked.bfloat16(), (14, 14)).dtype == torch.float32

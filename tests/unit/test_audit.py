@@ -58,6 +58,12 @@ def test_an_override_counts_as_the_settings_hold_it(factor: int) -> None:
     assert [line for line in found if "hparam_overrides" in line] == found[: factor - 1]
 
 
+@pytest.mark.parametrize(("precision", "wrong"), [("float32", 0), ("bfloat16", 1)])
+def test_an_override_that_settings_leave_out_is_their_default(precision: str, wrong: int) -> None:
+    found = audit([changed(of("ale+"), set_("spec.hparam_overrides", {"precision": precision}))])
+    assert len([line for line in found if "hparam_overrides" in line]) == wrong
+
+
 # Versions -------------------------------------------------------------------------------------------------------------
 
 

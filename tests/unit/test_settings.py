@@ -77,9 +77,25 @@ class TestKey:
     @pytest.mark.parametrize("entry", METHODS, ids=lambda entry: entry.name)
     def test_every_setting_of_every_method_enters_it(self, entry: Any):
         spec = make_spec(entry.name, {}, ("none", {}), TOY, {}, "proposed", "strict")
-        assert set(spec.hparams) == set(entry.obj.Config.model_fields)
-        keys = {replaced(spec, name).key for name in spec.hparams}
-        assert len(keys | {spec.key}) == len(spec.hparams) + 1
+        fields = entry.obj.Config.model_fields
+        later = {name for name, field in fields.items() if field.exclude_if and field.exclude_if(field.default)}
+        assert set(spec.hparams) == fields.keys() - later
+        keys = {replaced(spec, name).key for name in fields}
+        assert len(keys | {spec.key}) == len(fields) + 1
+
+    def test_a_setting_from_after_results_were_stored_leaves_old_keys_alone(self):
+        plain, told, mixed = (
+            make_spec("ale", overrides, ("none", {}), TOY, {}, "proposed", "strict")
+            for overrides in ({}, {"precision": "float32"}, {"precision": "bfloat16"})
+        )
+        assert "precision" not in plain.hparams
+        assert plain.key == told.key != mixed.key
+        assert mixed.hparams == {**plain.hparams, "precision": "bfloat16"}
+        assert [cell_of(spec).method_config(FACTS).precision for spec in (plain, told, mixed)] == [
+            "float32",
+            "float32",
+            "bfloat16",
+        ]
 
 
 def replaced(spec: Spec, name: str) -> Spec:

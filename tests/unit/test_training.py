@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.api import TrainData
-from benchmark.toolkit import GradientConfig, build_optimizer, draw_batches
-from tests.reference.toy import seeded
+from benchmark.engine.runs import RefitRun
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, Precision, build_optimizer, draw_batches, minimise
+from losses import build
+from tests.reference.toy import CPU, make_train, seeded, slot_for, tiny_config
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -107,3 +112,24 @@ def test_the_optimiser_is_the_one_that_is_named(name: str, kind: type):
     assert type(optimizer) is kind
     assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(0.25, 0.5), (7.0, 0.0)]
     assert optimizer.param_groups[0].get("momentum", 0.9) == 0.9
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_mixed_precision_is_of_the_objective_alone(precision: Precision, dtype: torch.dtype):
+    """Products are narrow there; weights, their gradients and their steps are not."""
+    data, _ = make_train()
+    method: Any = METHODS["linear"].obj(data.meta, tiny_config(METHODS["linear"], precision=precision), seeded(0))
+    before, products, gradients = method.projection.weight.clone(), set(), set()
+    method.projection.weight.register_hook(lambda gradient: gradients.add(gradient.dtype))
+
+    def objective(x: Tensor, y: Tensor) -> Tensor:
+        predicted = method.projection(x)
+        products.add(predicted.dtype)
+        return slot(predicted, y)
+
+    slot = slot_for(method, data, build("mse", n_classes=len(data.attributes), n_attributes=data.meta.n_attributes))
+    minimise(method, objective, data, slot, RefitRun(CPU, 0, "toy", 1))
+    assert products == {dtype}
+    assert gradients == {method.projection.weight.dtype} == {torch.float32}
+    assert not torch.equal(before, method.projection.weight)
+    assert not torch.is_autocast_enabled("cpu")
