@@ -9,14 +9,11 @@ from torch import Tensor
 
 from benchmark import parallel
 from benchmark.api import Method
-from benchmark.engine.preprocessing import chunks
+from benchmark.engine.preprocessing import CHUNK, chunks
 from benchmark.engine.protocol import HeldOut
 from benchmark.measures.imbalance import encode, error_matrix, summarise
 from benchmark.measures.metrics import Curve, mean_per_class, per_class_accuracy, predict, seen_unseen_curve
 from benchmark.results.record import ClassAccuracy, CurvePoints, Evaluation, ImbalanceReport, Metrics, SemanticErrors
-
-#: The most images that are scored at once: bounds memory, and is large enough to cost no speed.
-CHUNK = 8192
 
 
 def curve(method: Method, held_out: HeldOut) -> Curve:

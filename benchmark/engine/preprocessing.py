@@ -14,6 +14,8 @@ Transform = Callable[[Tensor], Tensor]
 
 #: Bytes of local features or images that are worked on at once: each takes a multiple of them on the way.
 CHUNK_BYTES = 2**23
+#: The most images that are worked on at once: bounds memory, and is large enough to cost no speed.
+CHUNK = 8192
 #: What ``scale`` leaves the features with.
 ROOT_MEAN_SQUARE = 0.2
 
@@ -34,7 +36,8 @@ def fit_preprocessing(kind: str, features: Tensor) -> Transform:
         return _in_float32(lambda x: torch.nn.functional.normalize(x, dim=-1))
     vectors = features.flatten(0, -2)
     if kind == "scale":
-        factor = ROOT_MEAN_SQUARE / vectors.double().square().mean().sqrt().clamp_min(1e-30).item()
+        squares = torch.stack([chunk.double().square().sum() for chunk in chunks(features, CHUNK)])
+        factor = ROOT_MEAN_SQUARE / (squares.sum() / features.numel()).sqrt().clamp_min(1e-30).item()
         return _in_float32(lambda x: x * factor)
     if kind == "minmax":
         shift = vectors.amin(0)
