@@ -1,12 +1,14 @@
 """Ready for GPUs without one: every method and loss runs on torch's ``meta`` device, of tensors without values.
 
 What asks a tensor for its values, for which a GPU's work must be waited for, raises there: ``.item()``, ``unique``,
-indexing by a mask. What mixes devices may pass there (products and indexing do): ``OneDevice`` refuses it.
+indexing by a mask. What mixes devices may pass there (products and indexing do): ``OneDevice`` refuses it. Shapes cost
+nothing there, so that what takes more memory than it should is found as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, TypeVar, cast
@@ -23,7 +25,7 @@ from benchmark.toolkit import GradientConfig, linear, minimise
 from losses import build
 from methods.generative import _synthesis, lisgan
 from methods.local._backbone import BackboneConfig
-from tests.reference.toy import seeded, tiny_config
+from tests.reference.toy import register, seeded, tiny_config
 
 T = TypeVar("T")
 META = torch.device("meta")
@@ -54,6 +56,19 @@ class OneDevice(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
         devices = {tensor.device.type for tensor in tensors if tensor.ndim > 0}
         assert len(devices) <= 1, f"{operation} mixes {' and '.join(sorted(devices))}"
+        return result
+
+
+class Shapes(TorchDispatchMode):
+    """Notes the shapes of all that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        self.seen |= {tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
         return result
 
 
@@ -100,16 +115,16 @@ def _no_host(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, stand_in)
 
 
-def make_data(kind: str) -> TrainData:
-    """12 images of 6 seen classes, beside which there are 3 unseen ones."""
+def make_data(kind: str, n: int = 12, n_classes: int = N_CLASSES) -> TrainData:
+    """``n`` images of 6 seen classes, beside which there are unseen ones."""
     shape, dtype = {
-        "global": ((12, 10), torch.float32),
-        "local": ((12, 2, 3, 10), torch.float16),
-        "images": ((12, 40, 40, 3), torch.uint8),
+        "global": ((n, 10), torch.float32),
+        "local": ((n, 2, 3, 10), torch.float16),
+        "images": ((n, 40, 40, 3), torch.uint8),
     }[kind]
     with META:
-        labels, vectors = torch.empty(12, dtype=torch.int64), torch.empty(N_ATTRIBUTES, 5)
-        return TrainData(torch.empty(shape, dtype=dtype), labels, torch.empty(N_CLASSES, N_ATTRIBUTES), N_SEEN, vectors)
+        labels, vectors = torch.empty(n, dtype=torch.int64), torch.empty(N_ATTRIBUTES, 5)
+        return TrainData(torch.empty(shape, dtype=dtype), labels, torch.empty(n_classes, N_ATTRIBUTES), N_SEEN, vectors)
 
 
 def make_loss(name: str) -> RegressionLoss | None:
@@ -141,6 +156,11 @@ def score(method: Method, data: TrainData) -> None:
         method.attention(data.features)
 
 
+def needed(method: str, loss: str) -> contextlib.AbstractContextManager[Any]:
+    """Where ``fit`` is an exception it has to raise, lest the exception outlives its reason."""
+    return pytest.raises(NotImplementedError) if (method, loss) in EXCEPTIONS else contextlib.nullcontext()
+
+
 def kind_of(method: str) -> str:
     return METHODS[method].obj.accepts[0]
 
@@ -151,12 +171,13 @@ def kind_of(method: str) -> str:
 def test_a_method_trains_and_scores_without_a_look_at_values(name: str, loss: str):
     data = make_data(kind_of(name))
     method = make_method(name, data)
-    if (name, loss) in EXCEPTIONS:
-        with pytest.raises(NotImplementedError):
-            fit(method, data, loss)
-    else:
+    with needed(name, loss):
         fit(method, data, loss)
     score(method, data)
+
+
+def test_exceptions_are_of_methods_that_there_are():
+    assert {name for name, _ in EXCEPTIONS} <= set(METHODS.names())
 
 
 @pytest.mark.parametrize("loss", ["none", "mse"])
@@ -173,6 +194,33 @@ def test_a_backbone_does_so_along_with_its_method(crop: int):
     method = make_method("apn", data, backbone=backbone)
     fit(method, data, "mse")
     score(method, data)
+
+
+@pytest.mark.usefixtures("_no_host")
+@pytest.mark.parametrize("name", METHODS.names())
+def test_scoring_makes_no_number_for_each_image_class_and_attribute(name: str):
+    n, n_classes = 101, 1000
+    data = make_data(kind_of(name), n, n_classes)
+    generates = "classifier_batch_size" in METHODS[name].obj.Config.model_fields
+    method = make_method(name, data, **({"classifier_batch_size": 10_000} if generates else {}))
+    with needed(name, "none"):
+        method.fit(data, Slot(data.attributes), OneEpoch())
+    with Shapes() as shapes, torch.no_grad():
+        method.eval().scores(data.features, torch.arange(n_classes, device=META))
+    assert (n, n_classes) in shapes.seen
+    of_images = [math.prod(shape) for shape in shapes.seen if math.prod(shape) % n == 0]
+    assert max(of_images) < n * n_classes * N_ATTRIBUTES
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS.names() if issubclass(METHODS[n].obj.Config, GradientConfig)])
+def test_training_by_batches_makes_no_row_for_each_image(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Tensor, "unique", lambda labels, return_inverse: (labels[:4], torch.empty_like(labels)))
+    n = 307
+    data = make_data(kind_of(name), n)
+    method = make_method(name, data, batch_size=100)
+    with Shapes() as shapes:
+        method.fit(data, Slot(data.attributes, make_loss("remse"), 2.0), OneEpoch())
+    assert [shape for shape in shapes.seen if n in shape and len(shape) > 1] == []
 
 
 @pytest.mark.parametrize("loss", LOSSES.names())
@@ -199,6 +247,37 @@ def test_what_stands_in_for_the_host_has_to(place: tuple[Any, str], monkeypatch:
     data = make_data("global")
     with pytest.raises(RuntimeError, match="item"):
         fit(make_method("lisgan", data), data, "none")
+
+
+class Faulty(Method):
+    """What it adds to its objective is its fault; and it scores by a difference for each image, class and semantic."""
+
+    Config = GradientConfig
+
+    def __init__(self, *of: Any):
+        super().__init__(*of)
+        self.net = linear(self.meta.n_features, self.meta.n_attributes, seeded(0))
+
+    def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
+        self.attributes, self.features = data.attributes, data.features
+        minimise(self, lambda x, y: self.net(x).mean() + slot(self.net(x), y) + self.fault(x).sum(), data, slot, run)
+
+    def fault(self, x: Tensor) -> Tensor:
+        return x - self.features.square().mean(0)
+
+    def scores(self, x: Tensor, classes: Tensor) -> Tensor:
+        return -(self.net(x)[:, None] - self.attributes[classes]).square().sum(-1)
+
+    def semantics(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def test_waste_of_memory_is_found(monkeypatch: pytest.MonkeyPatch):
+    register(monkeypatch, METHODS, "faulty", Faulty)
+    with pytest.raises(AssertionError):
+        test_scoring_makes_no_number_for_each_image_class_and_attribute("faulty")
+    with pytest.raises(AssertionError):
+        test_training_by_batches_makes_no_row_for_each_image("faulty", monkeypatch)
 
 
 def first_value(x: Tensor) -> Tensor:
@@ -237,23 +316,8 @@ def sent(x: Tensor) -> Tensor:
     ],
 )
 def test_a_fault_in_a_step_is_found(fault: Callable[[Tensor], Tensor], error: str):
-    class Faulty(Method):
-        Config = GradientConfig
-
-        def __init__(self, *of: Any):
-            super().__init__(*of)
-            self.net = linear(self.meta.n_features, self.meta.n_attributes, seeded(0))
-
-        def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
-            minimise(self, lambda x, y: slot(self.net(x), y) + fault(x).sum(), data, slot, run)
-
-        def scores(self, x: Tensor, classes: Tensor) -> Tensor:
-            return self.net(x)[:, classes]
-
-        def semantics(self, x: Tensor) -> Tensor:
-            return self.net(x)
-
     data = make_data("global")
-    method = Faulty(data.meta, GradientConfig(epochs=1), seeded(0)).to(META)
+    method: Any = Faulty(data.meta, GradientConfig(), seeded(0)).to(META)
+    method.fault = fault
     with pytest.raises((NotImplementedError, RuntimeError, AssertionError), match=error):
         fit(method, data, "mse")
