@@ -25,11 +25,11 @@ from urllib.parse import urlsplit
 from urllib.request import Request, url2pathname, urlopen
 
 from pydantic import ValidationError
-from scipy.io import whosmat
 from tqdm import tqdm
 
 from benchmark.config import Config
 from benchmark.errors import InputError
+from datasets import matfiles
 from datasets.disk import reason, require_space, write_all, writing
 
 try:
@@ -339,10 +339,11 @@ def _unpack(bundle: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], stagin
 def _check_variables(file: Path) -> None:
     where = f"{file.parent.name}/{file.name} in the archive"
     try:
-        found = {name for name, _, _ in whosmat(file)}
-    except Exception as error:  # scipy raises whatever the damage leads to
-        raise _Unusable(f"{where} is not a readable .mat file ({_reason(error)})") from error
-    if lacking := sorted(REQUIRED[file.name] - found):
+        found = matfiles.shapes(file)
+    except InputError as error:
+        problem = str(error).removeprefix(f"{file}: ")
+        raise _Unusable(f"{where} is not a readable .mat file ({problem})") from error
+    if lacking := sorted(REQUIRED[file.name] - found.keys()):
         raise _Unusable(f"{where} lacks the variable {lacking[0]!r}")
 
 

@@ -4,6 +4,7 @@ It lies in ``$ZSL_CACHE``, else where the system keeps a user's caches (``~/.cac
 deleted at any time:
 
 - ``features/<sha256>.npy``: a matrix, to be memory-mapped;
+- ``variables/<sha256>-<keys>``: small variables of the .mat file of this digest, as ``datasets.matreader`` writes them;
 - ``sound/<sha256>``: an empty file, which says that the file of this digest was read through and found sound;
 - ``sources/<hash of a path>.json``: the sha256 of the file at that path while its size and time of change stay the
   same, so that a file is hashed once and not on every load.
@@ -82,6 +83,24 @@ def store(key: str, shape: tuple[int, int], blocks: Iterable[Matrix]) -> Matrix:
     if matrix is None:
         raise OSError(f"{_matrix(key)} cannot be mapped into memory")
     return matrix
+
+
+def recall(key: str) -> bytes | None:
+    """What was kept under ``key``; None where there is nothing."""
+    try:
+        return (_folder("variables") / key).read_bytes()
+    except OSError:
+        return None
+
+
+def keep(key: str, content: bytes) -> None:
+    """Keep ``content``; all of it appears at once, or nothing.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(_folder("variables") / key) as file:
+        file.write(content)
 
 
 def is_sound(key: str) -> bool:

@@ -1,17 +1,17 @@
 """The .mat files of the xlsa17 format: reading what is wanted, and writing the same bytes for the same variables.
 
-Files up to v7 are read by SciPy. Those of v7.3 are HDF5 files, which h5py reads where it is installed; MATLAB stores in
-them every array transposed, text as uint16 codes, cells as references and an empty array as its shape.
+They are read by ``matreader``, in a process of its own. What is small is kept in the cache, so that a data set that was
+read before needs no such process.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,26 +19,15 @@ import scipy.io
 
 from benchmark.errors import InputError
 from benchmark.files import write_whole
+from datasets import cache, matreader
 from datasets.disk import reason
-
-if TYPE_CHECKING:
-    import h5py
 
 _HEADER = b"MATLAB 5.0 MAT-file, written by zsl-benchmark"  # SciPy's own holds the time of writing
 _HEADER_LENGTH = 116
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_HDF5_OFFSETS = (0, 512)  # MATLAB writes a header of its own before it
+_SMALL = 1 << 24  # bytes that are worth a copy in the cache
 
 
-class Structure:
-    """Stands for a structure in a file of v7.3, which is not read."""
-
-
-class SparseMatrix:
-    """Stands for a sparse matrix in a file of v7.3, which is not read."""
-
-
-def load(file: Path, *keys: str, optional: Sequence[str] = ()) -> dict[str, Any]:
+def load(file: Path, *keys: str, optional: Sequence[str] = ()) -> matreader.Content:
     """Some variables of a file; no other is read.
 
     Args:
@@ -49,12 +38,7 @@ def load(file: Path, *keys: str, optional: Sequence[str] = ()) -> dict[str, Any]
     Raises:
         InputError: the file cannot be read, or lacks one of ``keys``.
     """
-    wanted = (*keys, *optional)
-    if _is_hdf5(file):
-        with _hdf5(file) as handle:
-            content = {key: _value(handle[key], handle) for key in wanted if key in handle}
-    else:
-        content = _scipy(scipy.io.loadmat, file, variable_names=wanted)
+    content = _cached(file, (*keys, *optional))
     for key in keys:
         if key not in content:
             raise missing(file, key)
@@ -67,12 +51,22 @@ def shape(file: Path, key: str) -> tuple[int, ...] | None:
     Raises:
         InputError: the file cannot be read.
     """
-    return _shapes(file).get(key)
+    return _cached(file, None).get(key)
+
+
+def shapes(file: Path) -> matreader.Content:
+    """Variable -> shape, of all; nothing is kept of it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _read(file, None)
 
 
 def missing(file: Path, key: str, more: str = "") -> InputError:
     """The error that a file lacks the variable ``key``; ``more`` is added to what it says."""
-    return InputError(f"{file}: {key} is missing; the file holds {', '.join(_shapes(file)) or 'nothing'}{more}")
+    held = matreader.printable(", ".join(shapes(file)))
+    return InputError(f"{file}: {key} is missing; the file holds {held or 'nothing'}{more}")
 
 
 def names(values: npt.NDArray[Any], where: str) -> tuple[str, ...]:
@@ -85,8 +79,12 @@ def names(values: npt.NDArray[Any], where: str) -> tuple[str, ...]:
     found = tuple("".join(entry).strip() if entry.dtype.kind == "U" else "" for entry in entries)
     if not all(found):
         raise InputError(f"{where} must be names, got none for class {found.index('') + 1} instead")
+    for number, name in enumerate(found, start=1):
+        if not name.isprintable():  # boards and terminals show them
+            raise InputError(f"{where} must be printable, got {matreader.printable(name)!r} for class {number} instead")
     if len(set(found)) != len(found):
-        raise InputError(f"{where} must differ, got {max(found, key=found.count)!r} twice instead")
+        twice = matreader.printable(max(found, key=found.count))
+        raise InputError(f"{where} must differ, got {twice!r} twice instead")
     return found
 
 
@@ -110,33 +108,27 @@ def save(path: Path, variables: Mapping[str, Any]) -> None:
     write_whole(path, content.getvalue())
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Variable -> shape."""
-    if _is_hdf5(file):
-        with _hdf5(file) as handle:
-            return {key: _shape(handle[key]) for key in handle if not key.startswith("#")}
-    return {key: tuple(shape) for key, shape, _ in _scipy(scipy.io.whosmat, file)}
+def _cached(file: Path, keys: Sequence[str] | None) -> matreader.Content:
+    """What ``_read`` reads, from the cache where it was read before."""
+    with _readable(file):
+        digest = cache.sha256(file)
+    key = f"{digest}-{'all shapes' if keys is None else ' '.join(keys)}"
+    if known := cache.recall(key):
+        with suppress(Exception):  # it is garbled: written anew
+            return matreader.read(io.BytesIO(known))
+    content = _read(file, keys)
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        if _size(content) <= _SMALL and cache.sha256(file) == digest:
+            cache.keep(key, _written(content))
+    return content
 
 
-def _scipy(reader: Callable[..., Any], file: Path, **options: Any) -> Any:
-    with _readable(file), file.open("rb") as stream:
-        return reader(stream, **options)
-
-
-def _is_hdf5(file: Path) -> bool:
-    with _readable(file), file.open("rb") as stream:
-        return any(stream.seek(offset) == offset and stream.read(len(_HDF5)) == _HDF5 for offset in _HDF5_OFFSETS)
-
-
-@contextmanager
-def _hdf5(file: Path) -> Iterator[h5py.File]:
-    if find_spec("h5py") is None:
-        advice = "pip install -e '.[hdf5]', or save it again with -v7"
-        raise InputError(f"{file}: is a MATLAB file of v7.3, which takes h5py to read: {advice}")
-    import h5py
-
-    with _readable(file), h5py.File(file, "r") as handle:
-        yield handle
+def _read(file: Path, keys: Sequence[str] | None) -> matreader.Content:
+    with _readable(file):
+        if matreader.is_hdf5(file) and find_spec("h5py") is None:
+            advice = "pip install -e '.[hdf5]', or save it again with -v7"
+            raise InputError(f"{file}: is a MATLAB file of v7.3, which takes h5py to read: {advice}")
+        return matreader.ask(file, keys)
 
 
 @contextmanager
@@ -145,35 +137,17 @@ def _readable(file: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # SciPy and h5py raise nearly anything over a broken file
+    except Exception as error:  # a reader that the file has taken over can answer anything
         missing = isinstance(error, OSError) and error.strerror  # of the system, where h5py's own have none
         may_be = "" if missing else ", may be truncated or no .mat file"
         raise InputError(f"{file}: cannot be read{may_be}: {reason(error)}") from error
 
 
-def _shape(variable: h5py.Dataset | h5py.Group) -> tuple[int, ...]:
-    """The shape of a variable in MATLAB."""
-    if not hasattr(variable, "shape"):
-        rows = variable.attrs.get("MATLAB_sparse")
-        return (1, 1) if rows is None else (int(rows), len(variable["jc"]) - 1)
-    if variable.attrs.get("MATLAB_empty"):
-        return tuple(int(length) for length in variable[()])
-    return tuple(variable.shape[::-1])
+def _size(content: matreader.Content) -> int:
+    return sum(value.nbytes for value in content.values() if isinstance(value, np.ndarray))
 
 
-def _value(variable: h5py.Dataset | h5py.Group, handle: h5py.File) -> Any:
-    """What SciPy would return for such a variable of an older file: an array, cells with their texts as arrays."""
-    if not hasattr(variable, "shape"):
-        return SparseMatrix() if "MATLAB_sparse" in variable.attrs else Structure()
-    kind, shape = bytes(variable.attrs.get("MATLAB_class", b"")), _shape(variable)
-    if 0 in shape:
-        return np.zeros(shape, dtype=object if kind == b"cell" else np.float64)
-    values = np.asarray(variable[()]).T
-    if kind == b"char":
-        return np.array(["".join(map(chr, row)) for row in np.atleast_2d(values).reshape(-1, shape[-1])])
-    if values.dtype.kind == "O":
-        content = np.empty(values.shape, dtype=object)
-        for index, reference in np.ndenumerate(values):
-            content[index] = _value(handle[reference], handle)
-        return content
-    return values
+def _written(content: matreader.Content) -> bytes:
+    stream = io.BytesIO()
+    matreader.write(content, stream)
+    return stream.getvalue()

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from benchmark import api
 from benchmark.errors import InputError, did_you_mean
 from benchmark.registries import DATASETS
-from datasets import cache, matfiles
+from datasets import cache, matfiles, matreader
 from datasets.disk import reason
 
 #: The file of attributes and splits, which makes a folder a data set.
@@ -329,7 +329,7 @@ def _rows(matrix: npt.NDArray[Any]) -> Iterator[cache.Matrix]:
     """Blocks of rows of the transpose, as float32."""
     step = max(1, _BLOCK // len(matrix))
     for start in range(0, matrix.shape[1], step):
-        with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which is refused
+        with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: becomes infinite, which is refused
             block = np.ascontiguousarray(matrix[:, start : start + step].T, dtype=np.float32)
         yield block
 
@@ -380,7 +380,7 @@ def _indices(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
 def _numeric(values: Any, where: str) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
         return values
-    kind = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+    kind = values.kind if isinstance(values, matreader.Unread) else values.dtype
     raise InputError(f"{where} must be a matrix of real numbers, got {kind} instead")
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as arrays
 
 from benchmark.api import Split
 from benchmark.registries import DATASETS, default_data_root
-from datasets import cache, matfiles, xlsa17
+from datasets import cache, matfiles, matreader, xlsa17
 from datasets.xlsa17 import Xlsa17
 from tests.reference.xlsa17 import (
     N_CLASSES,
@@ -102,13 +102,13 @@ def test_features_of_any_type_and_block_size(root: Path, matrix: np.ndarray, blo
 
 def test_train_and_val_loc_are_never_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
-    loadmat = scipy.io.loadmat
+    ask = matreader.ask
 
-    def recording(file: Any, variable_names: tuple[str, ...]) -> Any:
-        asked.update(variable_names)
-        return loadmat(file, variable_names=variable_names)
+    def recording(file: Path, keys: Sequence[str] | None) -> matreader.Content:
+        asked.update(keys or ())
+        return ask(file, keys)
 
-    monkeypatch.setattr(scipy.io, "loadmat", recording)
+    monkeypatch.setattr(matreader, "ask", recording)
     whole = toy(root).load()
     assert asked == {"att", "allclasses_names", *PARTS, "features", "labels"}
 
