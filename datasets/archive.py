@@ -14,7 +14,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from benchmark.config import Config
 from benchmark.errors import InputError
 from datasets import matfiles
-from datasets.disk import reason, require_space, write_all, writing
+from datasets.disk import printable, reason, require_space, write_all, writing
 
 try:
     import fcntl
@@ -43,6 +43,7 @@ REQUIRED = {
     "att_splits.mat": {"att", "trainval_loc", "test_seen_loc", "test_unseen_loc"},
 }
 _CHUNK = 1 << 20
+_MOST = (1 << 30, 100)  # bytes that an archive may unpack to: these, and so many times its own; deflate reaches 1,032
 _STALL_SECONDS = 60
 # All that zipfile is known to raise on damaged input; OSError because damaged offsets end in impossible seeks.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError, OSError)
@@ -235,7 +236,7 @@ def _receive(response: HTTPResponse, part: BinaryIO, have: int, stated: _Stated)
 
 def _reason(error: Exception) -> str:
     cause = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
-    return reason(cause) if isinstance(cause, BaseException) else " ".join(cause.split())
+    return reason(cause) if isinstance(cause, BaseException) else printable(cause)
 
 
 # ------------------------------------------------------------------------------------------------- the archive
@@ -258,7 +259,9 @@ def _install(archive: BinaryIO, root: Path, names: Sequence[str], sha256: str | 
         cleanup.callback(shutil.rmtree, staging, ignore_errors=True)
         try:
             with zipfile.ZipFile(archive) as bundle:
-                _unpack(bundle, _select(bundle.infolist(), names), staging)
+                members = _select(bundle.infolist(), names)
+                _refuse_bomb(members.values(), archive.seek(0, os.SEEK_END))
+                _unpack(bundle, members, staging)
         except _DAMAGE as error:
             size = archive.seek(0, os.SEEK_END)
             raise _Unusable(f"the {size} bytes are not a whole zip archive ({_reason(error)})") from error
@@ -286,7 +289,7 @@ def _select(members: list[zipfile.ZipInfo], names: Sequence[str]) -> dict[str, z
         folder, _, file = member.filename.rpartition("/")
         if file:
             if file in folders.setdefault(folder, {}):
-                raise _Unusable(f"the archive holds {member.filename!r} twice")
+                raise _Unusable(f"the archive holds {printable(member.filename)!r} twice")
             folders[folder][file] = member
     selected: dict[str, zipfile.ZipInfo] = {}
     for name in names:
@@ -297,7 +300,8 @@ def _select(members: list[zipfile.ZipInfo], names: Sequence[str]) -> dict[str, z
         selected |= {f"{name}/{file}": member for file, member in fitting[0].items()}
     for member in selected.values():
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _Unusable(f"{member.filename!r} in the archive must be stored or deflated, is packed otherwise")
+            name = printable(member.filename)
+            raise _Unusable(f"{name!r} in the archive must be stored or deflated, is packed otherwise")
     return selected
 
 
@@ -313,7 +317,15 @@ def _refuse_unsafe(member: zipfile.ZipInfo) -> None:
         problem = "a link or a device"
     else:
         return
-    raise _Unusable(f"the archive is refused, its member {member.filename!r} is {problem}")
+    raise _Unusable(f"the archive is refused, its member {printable(member.filename)!r} is {problem}")
+
+
+def _refuse_bomb(members: Iterable[zipfile.ZipInfo], size: int) -> None:
+    """Raise ``_Unusable`` if ``members`` of an archive of ``size`` bytes unpack to more than data do."""
+    total = sum(member.file_size for member in members)
+    if total > _MOST[0] + _MOST[1] * size:
+        sizes = [tqdm.format_sizeof(number, "B") for number in (size, total)]
+        raise _Unusable(f"the archive is refused, its {sizes[0]} would unpack to {sizes[1]}")
 
 
 def _unpack(bundle: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], staging: Path) -> None:

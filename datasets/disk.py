@@ -1,4 +1,4 @@
-"""Writing large files: where to, is there room, one line where a write fails, and every byte written."""
+"""Large files: where to, is there room, one line where reading or writing fails, and every byte written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from tqdm import tqdm
 from benchmark.errors import InputError
 from benchmark.registries import default_data_root
 
+_LONGEST = 200
+
+
+def printable(text: str) -> str:
+    """What a file says, fit for a message: one line, cut where it is long, without what a terminal would obey."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+
 
 def reason(error: BaseException) -> str:
-    """Why something failed, on one line; of an error of the system its own words, without the file's name."""
+    """Why something failed, printable; of an error of the system its own words, without the file's name."""
     text = error.strerror if isinstance(error, OSError) else None
-    return " ".join((text or str(error)).split()) or type(error).__name__
+    return printable(text or str(error)) or type(error).__name__
 
 
 def data_root(given: Path | None) -> Path:

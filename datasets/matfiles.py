@@ -20,7 +20,7 @@ import scipy.io
 from benchmark.errors import InputError
 from benchmark.files import write_whole
 from datasets import cache, matreader
-from datasets.disk import reason
+from datasets.disk import printable, reason
 
 _HEADER = b"MATLAB 5.0 MAT-file, written by zsl-benchmark"  # SciPy's own holds the time of writing
 _HEADER_LENGTH = 116
@@ -65,7 +65,7 @@ def shapes(file: Path) -> matreader.Content:
 
 def missing(file: Path, key: str, more: str = "") -> InputError:
     """The error that a file lacks the variable ``key``; ``more`` is added to what it says."""
-    held = matreader.printable(", ".join(shapes(file)))
+    held = printable(", ".join(shapes(file)))
     return InputError(f"{file}: {key} is missing; the file holds {held or 'nothing'}{more}")
 
 
@@ -81,9 +81,9 @@ def names(values: npt.NDArray[Any], where: str) -> tuple[str, ...]:
         raise InputError(f"{where} must be names, got none for class {found.index('') + 1} instead")
     for number, name in enumerate(found, start=1):
         if not name.isprintable():  # boards and terminals show them
-            raise InputError(f"{where} must be printable, got {matreader.printable(name)!r} for class {number} instead")
+            raise InputError(f"{where} must be printable, got {printable(name)!r} for class {number} instead")
     if len(set(found)) != len(found):
-        twice = matreader.printable(max(found, key=found.count))
+        twice = printable(max(found, key=found.count))
         raise InputError(f"{where} must differ, got {twice!r} twice instead")
     return found
 

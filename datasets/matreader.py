@@ -41,11 +41,10 @@ Content = dict[str, Any]
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512)  # MATLAB writes a header of its own before it
 _NUMBERS = "biufc"
-_LONGEST = 200
 
 
 class Unreadable(Exception):
-    """A file cannot be read; its text is the reason, on one line."""
+    """A file cannot be read; its text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,6 @@ def is_hdf5(file: Path) -> bool:
     """
     with file.open("rb") as stream:
         return any(stream.seek(offset) == offset and stream.read(len(_HDF5)) == _HDF5 for offset in _HDF5_OFFSETS)
-
-
-def printable(text: str) -> str:
-    """What a file says, fit for a message: one line, cut where it is long, without what a terminal would obey."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 # -------------------------------------------------------------------------------------------- the side of the suite
@@ -175,7 +168,7 @@ def read(stream: IO[bytes]) -> Content:
         raise EOFError
     described = json.loads(line)
     if isinstance(described, str):
-        raise Unreadable(printable(described))
+        raise Unreadable(described)
     return {key: _restored(value, stream) for key, value in described.items()}
 
 
@@ -202,7 +195,7 @@ def _described(value: Any) -> dict[str, Any]:
 
 def _restored(described: Mapping[str, Any], stream: IO[bytes]) -> Any:
     if described["is"] == "unread":
-        return Unread(printable(str(described["kind"])))
+        return Unread(str(described["kind"]))
     shape = tuple(map(int, described["shape"]))
     if described["is"] == "shape":
         return shape

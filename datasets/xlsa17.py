@@ -35,7 +35,7 @@ from benchmark import api
 from benchmark.errors import InputError, did_you_mean
 from benchmark.registries import DATASETS
 from datasets import cache, matfiles, matreader
-from datasets.disk import reason
+from datasets.disk import printable, reason
 
 #: The file of attributes and splits, which makes a folder a data set.
 SPLITS = "att_splits.mat"
@@ -380,7 +380,7 @@ def _indices(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
 def _numeric(values: Any, where: str) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
         return values
-    kind = values.kind if isinstance(values, matreader.Unread) else values.dtype
+    kind = printable(values.kind) if isinstance(values, matreader.Unread) else values.dtype
     raise InputError(f"{where} must be a matrix of real numbers, got {kind} instead")
 
 

@@ -412,11 +412,11 @@ def flipped(archive: bytes, file: str) -> bytes:
     return archive[:at] + bytes([archive[at] ^ 8]) + archive[at + 1 :]
 
 
-def understated(archive: bytes, file: str) -> bytes:
-    """The archive whose directories give the unpacked size of ``file`` as 10 bytes: a bomb's disguise."""
+def stating(size: int, archive: bytes, file: str) -> bytes:
+    """The archive whose directories give the unpacked size of ``file`` as ``size`` bytes."""
     patched, name = bytearray(archive), f"xlsa17/data/CUB/{file}".encode()
     for size_at in (archive.index(name) - 30 + 22, archive.rindex(name) - 46 + 24):
-        patched[size_at : size_at + 4] = struct.pack("<L", 10)
+        patched[size_at : size_at + 4] = struct.pack("<L", size)
     return bytes(patched)
 
 
@@ -447,7 +447,8 @@ WRONG = {
     "two CUBs": (pack(members() | {f"CUB/{f}": d for f, d in CONTENT["CUB"].items()}), r"one folder CUB .*, got 2"),
     "twice": (doubled(), r"holds 'xlsa17/data/CUB/res101.mat' twice"),
     "CRC": (flipped(ARCHIVE, "res101.mat"), r"not a whole zip archive"),
-    "bomb": (understated(ARCHIVE, "res101.mat"), r"not a whole zip archive .*CRC-32"),
+    "bomb": (stating(4_000_000_000, ARCHIVE, "res101.mat"), r"is refused, its [\d.]+kB would unpack to 4\.00GB"),
+    "bomb in disguise": (stating(10, ARCHIVE, "res101.mat"), r"not a whole zip archive .*CRC-32"),
     "packed otherwise": (bzipped(), r"res101.mat' in the archive must be stored or deflated"),
     "not a mat": (pack(replaced("res101.mat", b"<html>")), r"CUB/res101.mat in the archive is not a readable .mat"),
     "half a mat": (pack(replaced("res101.mat", CONTENT["CUB"]["res101.mat"][:400])), r"res101.mat .* lacks the var"),
@@ -484,6 +485,24 @@ def test_an_archive_with_a_path_that_leads_outside_is_refused(server, tmp_path, 
     server.body = pack(members() | {name: b"evil"})
     assert f"the archive is refused, its member {name!r} is a" in refused(tmp_path / "deep" / "root", server)
     assert tree(tmp_path) == {}
+
+
+def test_what_an_archive_says_of_itself_is_shown_printable_and_cut(server, tmp_path):
+    """Fuzzing found messages of 64 KiB, and some that write to the terminal."""
+    server.body = pack(members() | {"../\x1b[31mevil" + "x" * 5000: b"evil"})
+    message = refused(tmp_path, server)
+    assert "its member '../?[31mevilxxx" in message
+    assert message.isprintable()
+    assert len(message) < 800
+    name = b"xlsa17/data/CUB/res101.mat"
+    lengthened = bytearray(ARCHIVE)
+    at = ARCHIVE.index(name) - 30 + 26
+    lengthened[at : at + 2] = struct.pack("<H", 3000)
+    server.body = bytes(lengthened)
+    message = refused(tmp_path, server)
+    assert "not a whole zip archive (File name in directory" in message
+    assert message.isprintable()
+    assert len(message) < 800
 
 
 @pytest.mark.parametrize("name", ["xlsa17/data/CUB/allclasses.txt", "elsewhere"])
