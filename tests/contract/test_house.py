@@ -179,6 +179,45 @@ def test_the_engine_knows_no_method_loss_or_data_set_by_name():
             assert known == [], module
 
 
+def calls(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """What a file calls, as it is written there, and the keywords that it gives."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {str(each.arg): ast.unparse(each.value) for each in node.keywords}
+
+
+def test_nothing_is_unpickled():
+    """A pickle is a program: whoever gives us a file would run it."""
+    for module, file in MODULES.items():
+        pickles = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+        assert not {name.split(".")[0] for name in imports(file)} & pickles, module
+        for name, keywords in calls(file):
+            assert name != "torch.load" or keywords.get("weights_only") == "True", module
+            assert keywords.get("allow_pickle", "False") == "False", f"{module}: {name}"  # NumPy's default
+            assert name != "yaml.load" or file.name == "config.py", module  # with a SafeLoader of its own
+            assert name.rpartition(".")[2] not in ("read_pickle", "load_module", "unsafe_load", "full_load"), module
+
+
+def test_mat_files_are_parsed_in_the_process_of_their_reader_alone():
+    for module, file in MODULES.items():
+        if module != "datasets.matreader":
+            parsers = {"loadmat", "whosmat", "mat_reader_factory", "File"}
+            assert not {name for name, _ in calls(file) if name.rpartition(".")[2] in parsers}, module
+
+
+def test_code_is_imported_by_the_registries_or_by_the_name_that_the_user_gave():
+    known = {
+        "benchmark.registry": {"importlib.import_module"},
+        "benchmark.registries": {"spec.loader.exec_module"},
+        "benchmark.toolkit.lite0": {"import_module"},
+        "datasets.features.attribute_vectors": {"importlib.import_module"},
+    }
+    ways = {"import_module", "exec_module", "__import__", "exec", "eval", "run_path", "run_module"}
+    for module, file in MODULES.items():
+        found = {name for name, _ in calls(file) if name in ways or name.rpartition(".")[2] in ways - {"exec", "eval"}}
+        assert found == known.get(module, set()), module
+
+
 def test_no_folder_is_crowded():
     folders: dict[Path, int] = {}
     for module, file in MODULES.items():

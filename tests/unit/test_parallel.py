@@ -86,7 +86,7 @@ def _process(rank: int, folder: str) -> None:
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """Values, gradients and trained weights; batches of 15 divide into 8 and 7, and the last one may be of 1 alone."""
     spawn(_process, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     cases = [(case, batch_size) for case in LOSSES for batch_size in (16, 15)]
     for (case, batch_size), *both in zip(cases, first, second, strict=True):
         alone = trained(*case, batch_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from benchmark.api import Dataset, LossConfig, Method, RegressionLoss
 from benchmark.errors import InputError, did_you_mean
 from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, LossEntry, MethodEntry, load_plugins
 from benchmark.registry import Registry, subclass_problem
+from tests.reference.data_root import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT: dict[str, Any] = {"title": "T", "family": "f", "year": 2020, "source": "a paper"}
@@ -394,6 +396,24 @@ class TestPlugins:
         loss = type("Loss", (Fine,), {"__module__": "toy_notebook"})
         LOSSES.register("in-notebook", **ABOUT)(loss)
         assert not LOSSES["in-notebook"].config_file.is_file()
+
+
+def test_a_plug_in_runs_only_where_it_is_named(tmp_path: Path):
+    """Neither one that lies beside the data nor one in the folder that results are written to."""
+    split = DATASETS.resolve("awa2-sim", {}, None).load()
+    write_folder(tmp_path / "data" / "TOY", split, {"res101": split.features})
+    for folder in ("data", "data/TOY", "out"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in ("mine", "__init__", "conftest", "sitecustomize", "my_plugin"):
+            (tmp_path / folder / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    arguments = ["--method", "eszsl", "--loss", "mse", "--dataset", "toy", "--seeds", "0", "--out", tmp_path / "out"]
+    environment = os.environ | {"ZSL_DATA": str(tmp_path / "data")}
+    run = [sys.executable, "-m", "benchmark.run", *map(str, arguments)]
+    assert subprocess.run(run, cwd=ROOT, env=environment, capture_output=True).returncode == 0
+    assert not (tmp_path / "ran").exists()
+    named = [*run, "--plugin", str(tmp_path / "out" / "mine.py")]
+    subprocess.run(named, cwd=ROOT, env=environment, capture_output=True)
+    assert (tmp_path / "ran").exists()
 
 
 def test_a_plug_in_that_takes_our_name_is_one_clear_line(tmp_path: Path):
