@@ -32,6 +32,7 @@ import numpy.typing as npt
 import scipy.io
 
 if sys.platform != "win32":
+    import fcntl
     import resource
 with suppress(ImportError):
     import h5py
@@ -41,6 +42,7 @@ Content = dict[str, Any]
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512)  # MATLAB writes a header of its own before it
 _NUMBERS = "biufc"
+_PIPE = 1 << 20  # bytes; through a pipe of the usual 64 KiB a large matrix takes three times as long
 
 
 class Unreadable(Exception):
@@ -221,6 +223,8 @@ def _text(entry: Any) -> str | None:
 
 def main() -> None:
     """Answer the requests on standard input until it ends, or until one of them makes its reader crash."""
+    with suppress(NameError, AttributeError, OSError):  # Linux alone has it, and gives a user only so much
+        fcntl.fcntl(sys.stdout, fcntl.F_SETPIPE_SZ, _PIPE)
     for line in sys.stdin.buffer:
         file, keys = json.loads(line)
         if not hasattr(os, "fork"):
