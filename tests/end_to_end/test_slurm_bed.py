@@ -20,8 +20,8 @@ def cluster() -> Iterator[Slurm]:
 
 def submit(cluster: Slurm, script: str, *options: str) -> str:
     """The number of a new job of one shell script, which writes to ``NUMBER.out`` or ``NUMBER_TASK.out``."""
-    output = "%A_%a.out" if any(option.startswith("--array") for option in options) else "%j.out"
-    return cluster.run("sbatch", "--parsable", f"--output={output}", *options, f"--wrap={script}")
+    file = "%A_%a.out" if any(option.startswith("--array") for option in options) else "%j.out"
+    return cluster.run("sbatch", "--parsable", f"--output={file}", *options, f"--wrap={script}")
 
 
 def shown(cluster: Slurm, job: str, name: str) -> str:
@@ -36,12 +36,14 @@ def wait_for(cluster: Slurm, job: str, state: str) -> None:
 
 
 def output(cluster: Slurm, job: str) -> str:
-    return (cluster.folder / f"{job}.out").read_text(encoding="utf-8").strip()
+    """What a job has written; nothing before it starts."""
+    file = cluster.folder / f"{job}.out"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
 
 def running_process(cluster: Slurm, job: str) -> int:
     """The number of a running job's process, which it writes itself."""
-    wait_until(lambda: bool((file := cluster.folder / f"{job}.out").exists() and file.read_text()), f"{job} is silent")
+    wait_until(lambda: output(cluster, job) != "", f"job {job} does not start")
     return int(output(cluster, job))
 
 
