@@ -120,13 +120,22 @@ def start_munge(cluster: Slurm) -> None:
 
 
 def start_slurm(cluster: Slurm, settings: dict[str, object]) -> None:
-    """Start the controller and the nodes, and wait until jobs can run."""
+    """Start the controller and the nodes, and wait until jobs can run; an error tells what is in their logs."""
     controller, *nodes = free_ports(1 + len(NODES))
     text = configuration(cluster.folder, controller, nodes, settings)
     (cluster.folder / "slurm.conf").write_text(text, encoding="utf-8")
     (cluster.folder / "state").mkdir()
+    try:
+        start_daemons(cluster, controller)
+    except (RuntimeError, TimeoutError) as error:
+        logs = [file.read_text(encoding="utf-8") for file in sorted(cluster.folder.glob("*.log"))]
+        raise RuntimeError("\n".join([str(error), *logs])) from error
+
+
+def start_daemons(cluster: Slurm, controller: int) -> None:
+    """Start the controller, which listens at the port ``controller``, and the nodes."""
     cluster.run("slurmctld")
-    # Commands that come too early try again after seconds only.
+    # Commands that come too early try again only after seconds.
     wait_until(lambda: accepts(controller), "slurmctld does not listen")
     for node in NODES:
         cluster.run("slurmd", "-N", node)
