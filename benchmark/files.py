@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
@@ -14,6 +15,8 @@ from benchmark.errors import InputError
 
 #: The folder that the suite's packages lie in: the root of the repository, where it is not installed elsewhere.
 ROOT = Path(__file__).resolve().parent.parent
+#: The end of the name of a file that is being written.
+_UNFINISHED = ".tmp"
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written (disk full, no permission).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=_UNFINISHED)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -36,6 +39,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:  # an interrupt, too, must leave no part of a file
         temporary.unlink(missing_ok=True)
         raise
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What processes left that were killed while they wrote ``path``, or are writing it."""
+    return list(path.parent.glob(f".{escape(path.name)}-*{_UNFINISHED}"))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from benchmark import parallel
 from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
+from benchmark.files import unfinished
 from benchmark.results.claims import hold
 from benchmark.results.record import Result
 from benchmark.results.store import Store
@@ -64,6 +65,8 @@ class RunJob(Job[Result]):
         store, cell = Store(self.folder), self.cell
         # The processes of torchrun are at one run together: it is claimed by none of them.
         with hold(store.cell(cell.spec)) if parallel.size() == 1 else nullcontext():
+            for file in [file for seed in cell.seeds for file in unfinished(store.path(cell.spec, seed))]:
+                file.unlink(missing_ok=True)  # of a process that was killed: nobody else is at this cell
             stored = [] if self.force else store.finished(cell.spec, cell.seeds)
             yield from stored
             missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in stored})

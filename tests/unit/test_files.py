@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.files import replacing, without_paths, write_whole
+from benchmark.files import replacing, unfinished, without_paths, write_whole
 
 
 def test_a_write_that_breaks_off_leaves_the_old_content_and_no_part(tmp_path: Path):
@@ -46,3 +46,12 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path):
 )
 def test_absolute_paths_are_cut_to_their_last_part(text: str, expected: str):
     assert without_paths(text) == expected
+
+
+def test_what_a_killed_process_left_is_found_by_the_name_of_its_file(tmp_path: Path):
+    file = tmp_path / "key-s[1].json"
+    with replacing(file), replacing(tmp_path / "key-s[1]0.json"):
+        (left,) = unfinished(file)
+        assert left.parent == tmp_path
+        assert left.name.startswith(".")
+    assert unfinished(file) == []

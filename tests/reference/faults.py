@@ -1,0 +1,113 @@
+"""Grids of tiny runs as subprocesses, to be killed: the plug-in, the command, and what must be true of its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmark.files import ROOT
+
+#: A method that is fitted at once, and writes a line into a diary whenever it begins and ends.
+PLUGIN = """
+import os
+from pathlib import Path
+from benchmark.api import Method
+from benchmark.registries import METHODS
+
+DIARY = Path(__file__).with_name("diary")
+
+def note(text):
+    with DIARY.open("a") as file:
+        file.write(f"{text} {os.getpid()}\\n")
+
+@METHODS.register("tiny", title="Tiny", family="embedding", year=2026, source="a test of faults")
+class Tiny(Method):
+    def fit(self, data, slot, run):
+        note("fit")
+        for _ in run.candidates(self, [None]):
+            self.attributes = data.attributes
+    def scores(self, x, classes):
+        return x[:, :1] + self.attributes[classes].sum(1)
+    def semantics(self, x):
+        return None
+"""
+
+
+class Grid:
+    """A grid of cells of the plug-in, an own partition of ``awa2-sim`` each.
+
+    Args:
+        folder: where the plug-in and its diary are written.
+        n_cells: the number of cells.
+    """
+
+    def __init__(self, folder: Path, n_cells: int) -> None:
+        self.folder = folder
+        self.n_cells = n_cells
+        folder.mkdir(parents=True, exist_ok=True)
+        self._plugin = folder / "tiny.py"
+        self._plugin.write_text(PLUGIN)
+
+    def start(self, out: Path, *options: str) -> subprocess.Popen[str]:
+        """Start the command that fills ``out``."""
+        arguments = ["--plugin", str(self._plugin), "--method", "tiny", "--dataset", "awa2-sim", "--seeds", "0"]
+        arguments += ["--splits", f"random:{self.n_cells}", "--out", str(out), *options]
+        return subprocess.Popen(
+            [sys.executable, "-m", "benchmark.run", *arguments],
+            cwd=ROOT,
+            env={key: value for key, value in os.environ.items() if key != "ZSL_DATA"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def n_fits(self) -> int:
+        """How often the method was fitted: twice a run."""
+        return (self.folder / "diary").read_text().count("fit ")
+
+
+def finished(out: Path) -> dict[str, tuple[int, int]]:
+    """Name of each stored result that did not fail -> what changes when the file is replaced.
+
+    Raises:
+        ValueError: one is no JSON: a part of a file.
+    """
+    found = {}
+    for path in (out / "results").glob("*/*/*.json"):
+        state = path.stat()
+        if json.loads(path.read_text())["status"] == "ok":
+            found[path.name] = (state.st_ino, state.st_mtime_ns)
+    return found
+
+
+def measures(out: Path) -> dict[str, object]:
+    """Name of each stored result -> what it measured, without what depends on time and machine."""
+    results = {path.name: json.loads(path.read_text()) for path in (out / "results").glob("*/*/*.json")}
+    return {name: (result["evaluation"], result["selection"]) for name, result in results.items()}
+
+
+def rubbish(out: Path) -> list[str]:
+    """Files in the folder of results that are none: parts of files, and claims."""
+    files = [path for path in (out / "results").rglob("*") if path.is_file()]
+    return [path.name for path in files if path.suffix != ".json"]
+
+
+def descendants(process: int) -> list[int]:
+    """All processes that come from ``process``, those that lead a group of their own too."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        parents.setdefault(parent, []).append(int(stat.parent.name))
+    found, waiting = [], [process]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        found += children
+        waiting += children
+    return found
