@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and the exit codes that commands turn them into."""
+"""Errors that are one line: the user's to mend, or the end of a job; and the exit codes of commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterable
 
 class InputError(Exception):
     """Something that the user gave is wrong; its text is one clear line: what, where, what would be right."""
+
+
+class Lost(Exception):
+    """A job ended before it was done; its text says why in one line: its process died, or took too long."""
 
 
 def one_line(error: BaseException) -> str:

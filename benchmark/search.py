@@ -88,7 +88,7 @@ def _search(arguments: argparse.Namespace) -> int:
         print(f"{_criteria(cells)} on validation, in percent; settings in {arguments.tuned}")
     if problem:
         raise problem
-    return int(any(end.failed for _, end in found))
+    return int(any((end.ended or "").startswith("failed") for _, end in found))
 
 
 def _found(
@@ -100,7 +100,7 @@ def _found(
     from benchmark.engine.search import Progress, SearchJob
     from benchmark.launchers import Ended, Part, follow
 
-    jobs = [SearchJob(cell, arguments.trials, arguments.tuned) for cell in cells]
+    jobs = [SearchJob(cell, arguments.tuned, arguments.trials) for cell in cells]
     last = {cell.spec.key: Progress(0) for cell in cells}
     problems: dict[str, str] = {}
     with tqdm(total=arguments.trials * len(jobs), desc="trials", unit="trial", disable=None) as bar:
@@ -109,7 +109,7 @@ def _found(
             if isinstance(event, Part):
                 bar.update(min(event.part.n_trials, arguments.trials) - last[key].n_trials)
                 last[key] = event.part
-            elif isinstance(event, Ended) and event.problem:
+            elif isinstance(event, Ended) and isinstance(event.problem, InputError):
                 problems[key] = str(event.problem)
     found = [(cell, last[cell.spec.key]) for cell in cells if cell.spec.key not in problems]
     return found, InputError("\n".join(dict.fromkeys(problems.values()))) if problems else None

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from benchmark import parallel
+from benchmark.api import Incompatible
 from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
+from benchmark.errors import Lost
 from benchmark.files import unfinished
 from benchmark.results.claims import hold
 from benchmark.results.record import Result
@@ -26,25 +28,33 @@ class Job(ABC, Generic[T]):
 
     Attributes:
         cell: what it is about.
+        folder: where what it makes is stored, for all processes to see.
     """
 
     cell: Cell
+    folder: Path
 
     @abstractmethod
     def run(self) -> Iterator[T]:
-        """Do what is missing; yields each part once it is stored.
+        """Do what is missing; yields each part once it is stored, those first that were stored before.
 
         Raises:
             InputError: the user gave something wrong.
+            Incompatible: the method cannot be trained with the loss, or on the data.
+            Lost: it came to nothing.
             Held: another process is at it.
         """
 
     @abstractmethod
-    def lost(self, reason: str, done: Sequence[T]) -> list[T]:
-        """What stands for the parts that are not ``done`` when its process ends before it does, for ``reason``."""
+    def stored(self) -> list[T]:
+        """The parts that are stored, whoever made them."""
+
+    @abstractmethod
+    def missing(self, reason: Incompatible | Lost, done: Sequence[T]) -> list[T]:
+        """What stands for the parts that are not ``done``, when it ends by ``reason``."""
 
     def again(self) -> Job[T]:
-        """The job, once the process that was at it is done: what that one stored need not be done again."""
+        """The job, once another process was at it: what that one stored need not be done again."""
         return self
 
 
@@ -53,40 +63,43 @@ class RunJob(Job[Result]):
     """Run the seeds of a cell that are not stored.
 
     Attributes:
-        folder: where results are stored.
         force: run what is stored too.
     """
 
-    folder: Path
     force: bool = False
 
-    def run(self) -> Iterator[Result]:
-        """The results, those that are stored first."""
+    def run(self) -> Iterator[Result]:  # noqa: D102 - see Job
         store, cell = Store(self.folder), self.cell
         # The processes of torchrun are at one run together: it is claimed by none of them.
         with hold(store.cell(cell.spec)) if parallel.size() == 1 else nullcontext():
             for file in [file for seed in cell.seeds for file in unfinished(store.path(cell.spec, seed))]:
                 file.unlink(missing_ok=True)  # of a process that was killed: nobody else is at this cell
-            stored = [] if self.force else store.finished(cell.spec, cell.seeds)
+            stored = [] if self.force else self.stored()
             yield from stored
             missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in stored})
             for result in run_cell(replace(cell, seeds=missing)) if missing else ():
+                if result.status == "skipped":
+                    raise Incompatible(result.error)
                 if parallel.rank() == 0:
                     _keep(result, store)
                 yield result
 
+    def stored(self) -> list[Result]:  # noqa: D102 - see Job
+        return Store(self.folder).finished(self.cell.spec, self.cell.seeds)
+
+    def missing(self, reason: Incompatible | Lost, done: Sequence[Result]) -> list[Result]:  # noqa: D102 - see Job
+        store, seeds = Store(self.folder), {*self.cell.seeds} - {result.seed for result in done}
+        status: Literal["skipped", "failed"] = "skipped" if isinstance(reason, Incompatible) else "failed"
+        found = [Result(spec=self.cell.spec, seed=seed, status=status, error=str(reason)) for seed in sorted(seeds)]
+        for result in found:
+            _keep(result, store)
+        return found
+
     def again(self) -> RunJob:  # noqa: D102 - see Job
         return replace(self, force=False)
 
-    def lost(self, reason: str, done: Sequence[Result]) -> list[Result]:  # noqa: D102 - see Job
-        store, seeds = Store(self.folder), {*self.cell.seeds} - {result.seed for result in done}
-        failed = [Result(spec=self.cell.spec, seed=seed, status="failed", error=reason) for seed in sorted(seeds)]
-        for result in failed:
-            _keep(result, store)
-        return failed
-
 
 def _keep(result: Result, store: Store) -> None:
-    """Store a result, unless it failed and one that did not is there."""
+    """Store a result, unless it was skipped, or it failed and one that did not is there."""
     if result.status == "ok" or (result.status == "failed" and not store.finished(result.spec, [result.seed])):
         store.save(result)

@@ -19,7 +19,7 @@ from benchmark.engine.plan import Cell
 from benchmark.engine.provenance import describe
 from benchmark.engine.settings import with_layer
 from benchmark.engine.tuned import Trial, Tuned
-from benchmark.errors import InputError, one_line
+from benchmark.errors import InputError, Lost, one_line
 from benchmark.files import without_paths
 from benchmark.registries import LOSSES, METHODS
 from benchmark.results.claims import hold
@@ -38,61 +38,54 @@ class Progress:
     Attributes:
         n_trials: the trials that it has, those that failed included.
         found: what is stored; None where no trial has come to a value.
-        ended: why there will be no further trial, in one line; None where there may be.
-        failed: it ended by a failure.
+        ended: why there is no further trial though some are missing: skipped or failed, and the reason.
     """
 
     n_trials: int
     found: Tuned | None = None
     ended: str | None = None
-    failed: bool = False
 
 
 @dataclass(frozen=True)
 class SearchJob(Job[Progress]):
-    """Search the settings of a cell, and store what is known after each trial.
+    """Search the settings of a cell, each trial with the cell's seeds; what is known is stored after each.
 
     Attributes:
         n_trials: how many trials there shall be; those that are stored count.
-        folder: the folder of the stored searches.
     """
 
     n_trials: int
-    folder: Path
 
-    def run(self) -> Iterator[Progress]:
-        """What is stored, and then each trial.
-
-        Every trial is run with the seeds of the cell.
-
-        Raises:
-            InputError: the stored search is another one, or cannot be written.
-            Held: another process is at it.
-        """
-        cell, spec = self.cell, self.cell.spec
-        file = tuned.path(self.folder, spec.dataset, spec.method, spec.loss_label)
-        with hold(file):
-            found = _stored(cell, file)
+    def run(self) -> Iterator[Progress]:  # noqa: D102 - see Job
+        cell = self.cell
+        with hold(self._file):
+            found = _stored(cell, self._file)
             trials = list(found.trials) if found else []
             yield Progress(len(trials), found)
             ranges = _ranges(cell)
-            try:
-                while len(trials) < self.n_trials:
-                    drawn = _draw(ranges, cell, trials)
-                    trials.append(_try(cell, drawn, trials))
-                    found = _tuned(cell, trials)
-                    if found:
-                        tuned.save(file, found)
-                    yield Progress(len(trials), found)
-            except Incompatible as reason:
-                yield Progress(len(trials), ended=f"skipped: {reason}")
-            else:
-                if not found:
-                    yield Progress(len(trials), ended=f"failed: {trials[0].error}", failed=True)
+            while len(trials) < self.n_trials:
+                drawn = _draw(ranges, cell, trials)
+                trials.append(_try(cell, drawn, trials))
+                found = _tuned(cell, trials)
+                if found:
+                    tuned.save(self._file, found)
+                yield Progress(len(trials), found)
+            if not found:
+                raise Lost(trials[0].error)
 
-    def lost(self, reason: str, done: Sequence[Progress]) -> list[Progress]:  # noqa: D102 - see Job
-        n_trials, found = (done[-1].n_trials, done[-1].found) if done else (0, None)
-        return [Progress(n_trials, found, f"failed: {reason}", failed=True)]
+    def stored(self) -> list[Progress]:  # noqa: D102 - see Job
+        found = _stored(self.cell, self._file)
+        return [Progress(len(found.trials), found)] if found else []
+
+    def missing(self, reason: Incompatible | Lost, done: Sequence[Progress]) -> list[Progress]:  # noqa: D102 - see Job
+        last = done[-1] if done else Progress(0)
+        status = "skipped" if isinstance(reason, Incompatible) else "failed"
+        return [replace(last, ended=f"{status}: {reason}")]
+
+    @property
+    def _file(self) -> Path:
+        spec = self.cell.spec
+        return tuned.path(self.folder, spec.dataset, spec.method, spec.loss_label)
 
 
 def _stored(cell: Cell, file: Path) -> Tuned | None:

@@ -12,16 +12,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmark.errors import InputError, Lost
 from benchmark.results.claims import Held, wait_for_any
 
 if TYPE_CHECKING:  # a launcher that starts processes has them import torch while the command does
     from tqdm import tqdm
 
+    from benchmark.api import Incompatible
     from benchmark.engine.jobs import Job
-
-
-class Lost(Exception):
-    """A job ended before it was done: its process died or took too long; the text says which in one line."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,11 @@ class Ended:
 
     Attributes:
         job: the job.
-        problem: an ``InputError``, ``Held`` or ``Lost``; None where all went well.
+        problem: an ``InputError``, ``Incompatible``, ``Held`` or ``Lost``; None where all went well.
     """
 
     job: Job[Any]
-    problem: Exception | None = None
+    problem: InputError | Incompatible | Held | Lost | None = None
 
 
 Event = Started | Part | Ended
@@ -100,8 +98,8 @@ def follow(jobs: Sequence[Job[Any]], launcher: Launcher, resources: Resources, b
                     if isinstance(event.problem, Held):
                         held.append((event.job, event.problem))
                         continue
-                    if isinstance(event.problem, Lost):
-                        yield from (Part(event.job, part) for part in event.job.lost(str(event.problem), done))
+                    if event.problem and not isinstance(event.problem, InputError):
+                        yield from (Part(event.job, part) for part in event.job.missing(event.problem, done))
                 yield event
         if held:
             bar.set_postfix_str(f"another command is at {len(held)} of them")

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from benchmark.errors import InputError, one_line
-from benchmark.launchers import Ended, Event, Lost, Part, Resources, Started, machine, prepare_process
+from benchmark.errors import InputError, Lost, one_line
+from benchmark.launchers import Ended, Event, Part, Resources, Started, machine, prepare_process
 from benchmark.registries import LAUNCHERS, load_plugins
 from benchmark.results.claims import Held
 
@@ -259,12 +259,14 @@ def _serve(connection: Connection, lifeline: Connection, environment: Mapping[st
 
 
 def _do(job: Job[Any], connection: Connection) -> None:
-    problem: Exception | None = None
+    from benchmark.api import Incompatible
+
+    problem: InputError | Incompatible | Held | Lost | None = None
     try:
         load_plugins(job.cell.plugins)
         for part in job.run():
             connection.send(("part", part))
-    except (InputError, Held) as reason:
+    except (InputError, Incompatible, Held, Lost) as reason:
         problem = reason
     except Exception as error:
         traceback.print_exc()

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.api import Incompatible
 from benchmark.engine.jobs import Job
 from benchmark.engine.plan import Cell
-from benchmark.errors import InputError
+from benchmark.errors import InputError, Lost
 from benchmark.results.claims import Held
 from tests.reference.toy import make_spec
 
@@ -22,7 +23,9 @@ from tests.reference.toy import make_spec
 class ToyJob(Job[str]):
     """Does what the name of its method says, and writes a line into ``diary`` whenever it starts."""
 
-    diary: Path
+    @property
+    def diary(self) -> Path:
+        return self.folder / "diary"
 
     def run(self) -> Iterator[str]:
         what = self.cell.spec.method
@@ -41,14 +44,19 @@ class ToyJob(Job[str]):
             raise InputError(f"{what}.mat: cannot be read")
         if what.startswith("faulty"):
             raise ZeroDivisionError("by zero")
+        if what.startswith("unfit"):
+            raise Incompatible("it cannot")
         if what.startswith("held") and self.diary.read_text().count(what) == 1:
             raise Held(self.diary.with_name(what))
         yield os.environ.get("CUDA_VISIBLE_DEVICES", "no GPU") if what.startswith("gpu") else f"{what} {os.getpid()}"
 
-    def lost(self, reason: str, done: Sequence[str]) -> list[str]:
-        return [f"lost after {len(done)}: {reason}"]
+    def stored(self) -> list[str]:
+        return []
+
+    def missing(self, reason: Incompatible | Lost, done: Sequence[str]) -> list[str]:
+        return [f"{type(reason).__name__} after {len(done)}: {reason}"]
 
 
 def toy_jobs(folder: Path, *names: str, device: str = "cpu") -> list[ToyJob]:
     cells = [Cell(make_spec(method=name), (0,), None, device) for name in names]
-    return [ToyJob(cell, folder / "diary") for cell in cells]
+    return [ToyJob(cell, folder) for cell in cells]

@@ -124,7 +124,7 @@ def test_a_search_maximises_the_same(toys: pytest.MonkeyPatch, tmp_path: Path) -
     (result,) = run_toy(cell)
     assert result.selection is not None
     assert validate_cell(cell) == result.selection.value
-    *_, last = SearchJob(cell, 1, tmp_path / "tuned").run()
+    *_, last = SearchJob(cell, tmp_path / "tuned", 1).run()
     found = last.found
     assert found is not None
     assert found.criterion == "H on validation"
@@ -132,7 +132,7 @@ def test_a_search_maximises_the_same(toys: pytest.MonkeyPatch, tmp_path: Path) -
     file = tuned.path(tmp_path / "tuned", "toy", "toy-method", cell.spec.loss_label)
     tuned.save(file, found.model_copy(update={"criterion": "AUSUC on validation"}))
     with pytest.raises(InputError, match="holds a search for AUSUC on validation instead of H on validation"):
-        list(SearchJob(cell, 2, tmp_path / "tuned").run())
+        list(SearchJob(cell, tmp_path / "tuned", 2).run())
 
 
 def test_the_table_of_a_search_says_whose_figures_are_what(toys: pytest.MonkeyPatch, tmp_path: Path) -> None:

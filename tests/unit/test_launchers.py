@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
+from benchmark.api import Incompatible
 from benchmark.engine.jobs import Job
-from benchmark.errors import InputError
-from benchmark.launchers import Ended, Launcher, Lost, Part, Resources, Started, follow, local, machine
+from benchmark.errors import InputError, Lost
+from benchmark.launchers import Ended, Launcher, Part, Resources, Started, follow, local, machine
 from benchmark.launchers.inline import inline
 from benchmark.results.claims import Held
 from tests.reference.jobs import toy_jobs
@@ -43,11 +44,12 @@ LAUNCHERS = pytest.mark.parametrize("launcher", [inline, local.local], ids=["inl
 
 @LAUNCHERS
 def test_what_is_wrong_with_one_job_costs_no_other(launcher: Launcher, tmp_path: Path):
-    found = outcomes(launcher, toy_jobs(tmp_path, "good", "broken", "held", "better"), Resources(jobs=2))
-    assert [len(found[name]) for name in ("good", "broken", "held", "better")] == [2, 2, 2, 2]
+    found = outcomes(launcher, toy_jobs(tmp_path, "good", "broken", "held", "unfit", "better"), Resources(jobs=2))
+    assert [len(found[name]) for name in ("good", "broken", "held", "unfit", "better")] == [2] * 5
     assert found["good"][1].startswith("good ")
     assert isinstance(found["broken"][1], InputError)
     assert str(found["broken"][1]) == "broken.mat: cannot be read"
+    assert isinstance(found["unfit"][1], Incompatible)
     assert isinstance(found["held"][1], Held)
     assert found["held"][1].name == tmp_path / "held"
 
@@ -113,7 +115,7 @@ def test_what_is_lost_is_told_by_the_job(tmp_path: Path):
         events = list(follow(toy_jobs(tmp_path, "dies"), local.local, Resources(), bar))
     parts = [event.part for event in events if isinstance(event, Part)]
     assert parts[0] == "dies began"
-    assert parts[1].startswith("lost after 1: its process was ended by SIGKILL")
+    assert parts[1].startswith("Lost after 1: its process was ended by SIGKILL")
 
 
 def test_each_process_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
