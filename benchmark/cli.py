@@ -72,12 +72,18 @@ def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--launcher",
         metavar="NAME",
-        help="inline: this process; local: several on this machine (default: local where there are several cells and "
-        "cores, else inline)",
+        help="inline: this process; local: several on this machine; slurm: jobs of a cluster (default: local where "
+        "there are several cells and cores, else inline)",
     )
     add("--jobs", type=int, metavar="N", help="local: cells at once (default: a core each; on GPUs, what those take)")
     add("--jobs-per-gpu", type=int, metavar="N", help="local: cells at once on a GPU (default: 1)")
     add("--timeout", metavar="TIME", help="local: end a cell that takes longer, for instance 90s, 30m or 2h")
+    add(
+        "--slurm",
+        metavar="KEY=VALUE,...",
+        help="slurm: what jobs are submitted with, for instance partition=gpu,time=2:00:00,gpus=1,mem=16G,"
+        "array_parallelism=50",
+    )
 
 
 def check_launcher(arguments: argparse.Namespace) -> None:
@@ -95,7 +101,9 @@ def check_launcher(arguments: argparse.Namespace) -> None:
     if arguments.launcher not in (None, chosen):
         raise InputError(f"--launcher {arguments.launcher}: torchrun takes inline only")
     entry = LAUNCHERS[chosen or "local"]
-    for option in ("jobs", "jobs_per_gpu", "timeout"):
+    if arguments.slurm:
+        _slurm(arguments)
+    for option in ("jobs", "jobs_per_gpu", "timeout", "slurm"):
         if getattr(arguments, option) is not None and option not in entry.takes:
             raise InputError(f"{_flag(option)}: is not for the launcher {entry.name}")
 
@@ -105,7 +113,7 @@ def launching(arguments: argparse.Namespace, n_jobs: int) -> tuple[Launcher, Res
     from benchmark.launchers import Resources
 
     timeout = None if arguments.timeout is None else parse_seconds(arguments.timeout)
-    resources = Resources(arguments.jobs, arguments.jobs_per_gpu or 1, timeout)
+    resources = Resources(arguments.jobs, arguments.jobs_per_gpu or 1, timeout, _slurm(arguments))
     return LAUNCHERS[_launcher(arguments, n_jobs)].obj, resources
 
 
@@ -143,6 +151,13 @@ def parse_seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise InputError(f"--timeout must be a time as 90s, 30m or 2h, got {text!r} instead")
     return seconds
+
+
+def _slurm(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What Slurm jobs are submitted with."""
+    from benchmark.launchers.slurm import parameters
+
+    return parameters(arguments.slurm or "")
 
 
 def _flag(option: str) -> str:
@@ -187,7 +202,6 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
     """
     from benchmark.engine.plan import Cell
     from benchmark.engine.settings import make_spec
-    from benchmark.toolkit.devices import choose_device
 
     data_root = _data_root(arguments)
     overrides, losses, named = _named_options(arguments)
@@ -195,7 +209,7 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
         (DATASETS.resolve(name, options, data_root), options)
         for name, options in named or [(name, {}) for name in DATASETS.defaults(data_root)]
     ]
-    seeds, device = parse_seeds(arguments.seeds), choose_device(arguments.device)
+    seeds, device = parse_seeds(arguments.seeds), _device(arguments)
     return [
         Cell(
             make_spec(method, overrides, loss, dataset, options, partition, protocol, tuned, arguments.profile),
@@ -204,10 +218,22 @@ def grid(arguments: argparse.Namespace, protocol: Protocol, tuned: Path | None) 
             device,
             tuple(arguments.plugin),
         )
-        for (dataset, options), method, loss, partition in product(
-            sets, arguments.method, losses, parse_partitions(arguments.splits)
+        # Those that train on the same data follow each other: a process prepares it once.
+        for (dataset, options), partition, method, loss in product(
+            sets, parse_partitions(arguments.splits), arguments.method, losses
         )
     ]
+
+
+def _device(arguments: argparse.Namespace) -> str:
+    """The device of all cells; that of another machine is taken for granted."""
+    from benchmark.toolkit.devices import choose_device
+
+    if arguments.launcher != "slurm":
+        return choose_device(arguments.device)
+    has_gpus = any(str(name).startswith("gpu") or name == "gres" for name in _slurm(arguments))
+    chosen: str = arguments.device
+    return chosen if chosen != "auto" else "cuda" if has_gpus else "cpu"
 
 
 def _named_options(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Named], list[Named]]:

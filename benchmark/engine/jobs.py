@@ -46,8 +46,8 @@ class Job(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def stored(self) -> list[T]:
-        """The parts that are stored, whoever made them."""
+    def stored(self, *, failed: bool = False) -> list[T]:
+        """The parts that are stored, whoever made them; with ``failed`` those too that are to be made again."""
 
     @abstractmethod
     def missing(self, reason: Incompatible | Lost, done: Sequence[T]) -> list[T]:
@@ -84,8 +84,10 @@ class RunJob(Job[Result]):
                     _keep(result, store)
                 yield result
 
-    def stored(self) -> list[Result]:  # noqa: D102 - see Job
-        return Store(self.folder).finished(self.cell.spec, self.cell.seeds)
+    def stored(self, *, failed: bool = False) -> list[Result]:  # noqa: D102 - see Job
+        store, spec = Store(self.folder), self.cell.spec
+        found = [store.load(spec, seed) for seed in self.cell.seeds]
+        return [result for result in found if result and (failed or result.status == "ok")]
 
     def missing(self, reason: Incompatible | Lost, done: Sequence[Result]) -> list[Result]:  # noqa: D102 - see Job
         store, seeds = Store(self.folder), {*self.cell.seeds} - {result.seed for result in done}

@@ -73,7 +73,7 @@ class SearchJob(Job[Progress]):
             if not found:
                 raise Lost(trials[0].error)
 
-    def stored(self) -> list[Progress]:  # noqa: D102 - see Job
+    def stored(self, *, failed: bool = False) -> list[Progress]:  # noqa: ARG002, D102 - see Job
         found = _stored(self.cell, self._file)
         return [Progress(len(found.trials), found)] if found else []
 

@@ -7,9 +7,9 @@ jobs as events, in any order. What goes wrong with one job is an event as any ot
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import InputError, Lost
@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # a launcher that starts processes has them import torch whil
 
     from benchmark.api import Incompatible
     from benchmark.engine.jobs import Job
+
+
+#: The most running jobs that a progress bar names.
+SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,13 @@ class Resources:
         jobs: jobs at once; None: as many as there are cores, or as GPUs take.
         jobs_per_gpu: jobs that share a GPU at once.
         timeout: seconds after which a job is ended; None: never.
+        slurm: what Slurm jobs are submitted with, as submitit calls it.
     """
 
     jobs: int | None = None
     jobs_per_gpu: int = 1
     timeout: float | None = None
+    slurm: Mapping[str, Any] = field(default_factory=dict)
 
 
 Launcher = Callable[[Sequence["Job[Any]"], Resources], Generator[Event, None, None]]
@@ -109,7 +115,8 @@ def follow(jobs: Sequence[Job[Any]], launcher: Launcher, resources: Resources, b
 
 def _show(running: Sequence[tuple[Job[Any], list[Any]]], bar: tqdm[Any]) -> None:
     if len(running) > 1:
-        bar.set_postfix_str(", ".join(job.cell.title for job, _ in running))
+        names = [job.cell.title for job, _ in running]
+        bar.set_postfix_str(", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN))
 
 
 def prepare_process() -> None:

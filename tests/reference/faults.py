@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.files import ROOT
 
-#: A method that is fitted at once, and writes a line into a diary whenever it begins and ends.
+#: A method that is fitted once there is no file ``wait``, and writes a line into a diary whenever it begins.
 PLUGIN = """
 import os
+import time
 from pathlib import Path
 from benchmark.api import Method
 from benchmark.registries import METHODS
@@ -27,6 +29,8 @@ def note(text):
 class Tiny(Method):
     def fit(self, data, slot, run):
         note("fit")
+        while DIARY.with_name("wait").exists():
+            time.sleep(0.05)
         for _ in run.candidates(self, [None]):
             self.attributes = data.attributes
     def scores(self, x, classes):
@@ -51,14 +55,14 @@ class Grid:
         self._plugin = folder / "tiny.py"
         self._plugin.write_text(PLUGIN)
 
-    def start(self, out: Path, *options: str) -> subprocess.Popen[str]:
+    def start(self, out: Path, *options: str, env: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
         """Start the command that fills ``out``."""
         arguments = ["--plugin", str(self._plugin), "--method", "tiny", "--dataset", "awa2-sim", "--seeds", "0"]
         arguments += ["--splits", f"random:{self.n_cells}", "--out", str(out), *options]
         return subprocess.Popen(
             [sys.executable, "-m", "benchmark.run", *arguments],
             cwd=ROOT,
-            env={key: value for key, value in os.environ.items() if key != "ZSL_DATA"},
+            env={key: value for key, value in env.items() if key != "ZSL_DATA"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,7 +71,8 @@ class Grid:
     @property
     def n_fits(self) -> int:
         """How often the method was fitted: twice a run."""
-        return (self.folder / "diary").read_text().count("fit ")
+        diary = self.folder / "diary"
+        return diary.read_text().count("fit ") if diary.is_file() else 0
 
 
 def finished(out: Path) -> dict[str, tuple[int, int]]:
@@ -91,9 +96,9 @@ def measures(out: Path) -> dict[str, object]:
 
 
 def rubbish(out: Path) -> list[str]:
-    """Files in the folder of results that are none: parts of files, and claims."""
+    """Files in the folder of results that are none: parts of files, and claims; but for what is known of Slurm jobs."""
     files = [path for path in (out / "results").rglob("*") if path.is_file()]
-    return [path.name for path in files if path.suffix != ".json"]
+    return [path.name for path in files if path.suffix != ".json" and path.parent.name != ".slurm"]
 
 
 def descendants(process: int) -> list[int]:

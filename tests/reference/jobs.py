@@ -50,7 +50,7 @@ class ToyJob(Job[str]):
             raise Held(self.diary.with_name(what))
         yield os.environ.get("CUDA_VISIBLE_DEVICES", "no GPU") if what.startswith("gpu") else f"{what} {os.getpid()}"
 
-    def stored(self) -> list[str]:
+    def stored(self, *, failed: bool = False) -> list[str]:
         return []
 
     def missing(self, reason: Incompatible | Lost, done: Sequence[str]) -> list[str]:
