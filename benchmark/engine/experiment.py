@@ -13,22 +13,14 @@ from typing import Any, Literal
 
 import torch
 
-from benchmark.api import Dataset, Incompatible, Method, MethodConfig, Slot, Split, TrainData, derive_seed, sealed
+from benchmark.api import Incompatible, Method, MethodConfig, Slot, TrainData, derive_seed, sealed
 from benchmark.config import resolve
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.memory import PeakMemory
 from benchmark.engine.plan import Cell
+from benchmark.engine.prepared import Source, Training, look, selection, trainval
 from benchmark.engine.preprocessing import Transform
-from benchmark.engine.protocol import (
-    HeldOut,
-    Stage,
-    evaluation_stage,
-    facts,
-    held_out,
-    random_partition,
-    train_data,
-    validation_stage,
-)
+from benchmark.engine.protocol import HeldOut, held_out
 from benchmark.engine.provenance import describe
 from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.errors import InputError, one_line
@@ -115,15 +107,6 @@ class _Fitted:
 
 
 @dataclass(frozen=True)
-class _Training:
-    """What is trained on in one stage, as the preprocessing that was fitted on it leaves it."""
-
-    stage: Stage
-    data: TrainData
-    transform: Transform
-
-
-@dataclass(frozen=True)
 class _Outcome:
     """What one seed comes to, and whether every other seed would come to the same."""
 
@@ -146,8 +129,8 @@ class _Prepared:
             validation chose is worth something for the same settings alone.
     """
 
-    selection: tuple[_Training, HeldOut] | None
-    trainval: _Training | None
+    selection: tuple[Training, HeldOut] | None
+    trainval: Training | None
     config: MethodConfig
 
 
@@ -163,7 +146,7 @@ class _Experiment:
         self._cell = cell
         self._refits = refits
         self._entry = METHODS[cell.spec.method]
-        self._dataset: Dataset = cell.dataset()
+        self._source = Source.of(cell)
         self.device = torch.device(cell.device)
 
     @property
@@ -176,7 +159,7 @@ class _Experiment:
         return {name: settings[name] for name in self._config.automatic(self._cell.spec.hparams)}
 
     @property
-    def trainval(self) -> _Training:
+    def trainval(self) -> Training:
         """All that may be trained on."""
         assert self._prepared.trainval is not None
         return self._prepared.trainval
@@ -189,22 +172,22 @@ class _Experiment:
         if self._cell.spec.protocol == "literature":
             test = self._open_test()
             selecting, fitted = self._select(seed, self.trainval.data, test)
-            selection, fit_end = _selection(selecting, "test"), time.perf_counter()
+            chosen, fit_end = _selection(selecting, "test"), time.perf_counter()
         else:
             selecting = self.select(seed)
             fitted = self.refit(seed, selecting)
             history, fit_end = fitted.history, time.perf_counter()
-            selection, test = _selection(selecting, "validation"), self._open_test()
+            chosen, test = _selection(selecting, "validation"), self._open_test()
         with _deterministic():
             evaluation = evaluate(
                 fitted.method,
                 test,
-                selection.gamma,
+                chosen.gamma,
                 with_semantics=not (LOSSES[self._cell.spec.loss].absent and fitted.method.semantics_need_loss),
                 keep_errors=not self._cell.spec.simulated,
             )
         cost = Cost(fit_s=fit_end - start, evaluate_s=time.perf_counter() - fit_end, peak_memory_mib=memory.read())
-        return _Outcome(evaluation, selection, history, self._derived, cost, fitted.deterministic)
+        return _Outcome(evaluation, chosen, history, self._derived, cost, fitted.deterministic)
 
     def select(self, seed: int) -> SelectionRun:
         """Fit on the training data of the validation stage, and choose on its held-out images."""
@@ -245,32 +228,20 @@ class _Experiment:
 
     @cached_property
     def _prepared(self) -> _Prepared:
-        split = self._load()
-        config = self._cell.method_config(facts(split))
-        trainval = self._training(split, evaluation_stage(split), config) if self._refits else None
-        literature = self._cell.spec.protocol == "literature"
-        return _Prepared(None if literature else self._selection_data(split, config), trainval, config)
-
-    def _selection_data(self, split: Split, config: MethodConfig) -> tuple[_Training, HeldOut]:
-        """Training data without validation classes and images, and these."""
-        stage = validation_stage(split, f"{self._dataset.name} {self._cell.spec.partition}")
-        training = self._training(split, stage, config)
-        return training, held_out(split, stage, training.transform, self.device)
-
-    def _training(self, split: Split, stage: Stage, config: MethodConfig) -> _Training:
-        return _Training(stage, *train_data(split, stage, config.preprocess, self.device))
+        source, accepts = self._source, self._entry.obj.accepts
+        kind, facts = look(source)
+        if kind not in accepts:
+            features = source.dataset.features
+            raise Incompatible(f"it takes {' or '.join(accepts)} features, and {features} are {kind}")
+        config = self._cell.method_config(facts)
+        return _Prepared(
+            None if self._cell.spec.protocol == "literature" else selection(source, config.preprocess, self.device),
+            trainval(source, config.preprocess, self.device) if self._refits else None,
+            config,
+        )
 
     def _open_test(self) -> HeldOut:
-        return held_out(self._load(), self.trainval.stage, self.trainval.transform, self.device)
-
-    def _load(self) -> Split:
-        split, accepts = self._dataset.load(), self._entry.obj.accepts
-        if split.kind not in accepts:
-            raise Incompatible(
-                f"it takes {' or '.join(accepts)} features, and {self._dataset.features} are {split.kind}"
-            )
-        index = self._cell.spec.partition_index
-        return split if index is None else random_partition(split, self._dataset.name, index)
+        return held_out(self._source.load(), self.trainval.stage, self.trainval.transform, self.device)
 
     def _title(self, seed: int, stage: str) -> str:
         return f"{self._cell.title} s{seed} {stage}"

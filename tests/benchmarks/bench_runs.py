@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.boards import files as boards
-from benchmark.engine import experiment, runs
+from benchmark.engine import experiment, prepared, runs
 from benchmark.engine.memory import reuse_freed_memory
 from benchmark.registries import METHODS
 from benchmark.results.store import Store
@@ -116,8 +116,9 @@ def shares(arguments: list[str]) -> dict[str, float]:
     """The seconds of each part of a command."""
     stopwatch = Stopwatch()
     with pytest.MonkeyPatch.context() as patch:
-        stopwatch.watch(patch, "data", experiment._Experiment, "_load")
-        stopwatch.watch(patch, "data", experiment, "train_data", "held_out")
+        stopwatch.watch(patch, "data", prepared.Source, "load")
+        stopwatch.watch(patch, "data", prepared, "train_data", "held_out")
+        stopwatch.watch(patch, "data", experiment, "held_out")
         stopwatch.watch(patch, "training", experiment._Experiment, "_fit")
         stopwatch.watch(patch, "classifiers", GenerativeMethod, "train_gzsl_classifier", "train_zsl_classifier")
         stopwatch.watch(patch, "scoring", runs, "curve")

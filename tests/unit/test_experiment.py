@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.api import FeatureKind, RegressionLoss, Run, Slot, TrainData
+from benchmark.api import FeatureKind, RegressionLoss, Run, Slot, Split, TrainData
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.experiment import fit_cell, run_cell, validate_cell
 from benchmark.engine.plan import Cell
@@ -61,6 +61,24 @@ def test_a_method_that_draws_anywhere_is_fitted_for_every_seed(
     before = torch.get_rng_state()
     assert all("repeats_seed" not in result.provenance for result in run(monkeypatch, method))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_cells_that_train_on_the_same_data_prepare_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+
+    class Counts(ToyDataset):
+        def read(self) -> Split:
+            reads.append(self.config)
+            return super().read()
+
+    register(monkeypatch, DATASETS, "toy", Counts)
+    register(monkeypatch, METHODS, "toy", ToyMethod)
+    source = DATASETS.resolve("toy", {}, None)
+    for loss, partition, n_reads in (("mse", "proposed", 4), ("remse", "proposed", 1), ("mse", "random-0", 4)):
+        reads.clear()
+        spec = make_spec("toy", {}, (loss, {}), source, {}, partition, "strict")
+        assert [result.status for result in run_cell(Cell(spec, (0,), None, "cpu"))] == ["ok"]
+        assert len(reads) == n_reads, "test images alone are loaded anew"
 
 
 def test_a_loss_knows_all_classes_and_that_unseen_ones_have_no_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -479,12 +479,12 @@ class TestSeal:
             frame = frame.f_back  # type: ignore[assignment]
         return {
             "by name": lambda: DATASETS.resolve("marked", {}, None).load(),
-            "the engine's data set": lambda: local["experiment"]._dataset.load(),
+            "the engine's source": lambda: local["experiment"]._source.load(),
             "the cell's data set": lambda: local["cell"].dataset().load(),
             "the engine's own way": lambda: local["experiment"]._open_test(),
         }
 
-    @pytest.mark.parametrize("way", ["by name", "the engine's data set", "the cell's data set", "the engine's own way"])
+    @pytest.mark.parametrize("way", ["by name", "the engine's source", "the cell's data set", "the engine's own way"])
     def test_no_data_set_can_be_loaded(self, run_spy: Callable[..., Any], way: str):
         def look(*arguments: Any) -> str:
             with pytest.raises(SealedError, match="marked cannot be loaded while a method is being fitted") as error:

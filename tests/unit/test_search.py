@@ -93,9 +93,9 @@ def test_test_images_are_never_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def forbidden(*_: object) -> None:
-        raise AssertionError("a search must not come near the evaluation stage")
+        raise AssertionError("a search must not come near what a run refits on")
 
-    monkeypatch.setattr(experiment, "evaluation_stage", forbidden)
+    monkeypatch.setattr(experiment, "trainval", forbidden)
     assert go(tmp_path, 2) == 0
     # While a run does, and fails.
     assert run.main([*FAST, "--seeds", "0", "--out", str(tmp_path / "out")]) == 1
