@@ -70,6 +70,7 @@ class Facts:
         n_unseen: the number of unseen classes.
         n_regions: cells of the grid of local features, 1 for a vector; pixels of images.
         signed: some feature is below 0, so that they come from no ReLU and from no histogram.
+        alike: the mean of seen classes' semantics, each of unit norm, has three quarters of their mean square or more.
     """
 
     n_images: int
@@ -79,6 +80,7 @@ class Facts:
     n_unseen: int
     n_regions: int = 1
     signed: bool = False
+    alike: bool = False
 
     @property
     def images_a_class(self) -> float:

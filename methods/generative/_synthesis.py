@@ -133,6 +133,15 @@ def adversarial_weight(facts: Facts, config: MethodConfig) -> float:  # noqa: AR
     return 1.0 if facts.signed else 10.0
 
 
+def condition(facts: Facts, config: MethodConfig) -> Condition:  # noqa: ARG001
+    """``standard`` where classes' semantics are alike: of unit norm, networks would hardly tell one from another.
+
+    On 800 simulated classes with 1,000 semantics between 0 and 1, f-CLSWGAN's AUSUC on validation is 5 with ``unit``
+    and 98 with ``standard``; on CUB50 it is 60 and 48.
+    """
+    return "standard" if facts.alike else "unit"
+
+
 def n_classified(facts: Facts, config: GenerativeConfig) -> int:
     """The real and generated features that the GZSL classifier is trained on."""
     return facts.n_images + facts.n_unseen * config.n_generated
@@ -169,6 +178,7 @@ class GenerativeConfig(MethodConfig):
         "classifier_epochs": classifier_epochs,
         "regressor_epochs": regressor_epochs,
         "adversarial_weight": adversarial_weight,
+        "condition": condition,
     }
 
     lr: float = Field(1e-4, gt=0)

@@ -37,6 +37,7 @@ SIZES = st.builds(
     n_unseen=st.integers(2, 200),
     n_regions=st.sampled_from([1, 49, 196]),
     signed=st.booleans(),
+    alike=st.booleans(),
 )
 
 
@@ -145,6 +146,13 @@ class TestRules:
         assert settings.get("output", "linear") == "linear"
         assert derived(name, replace(found, signed=False)).preprocess == "minmax"
 
+    @pytest.mark.parametrize(
+        "name", [name for name in GENERATORS if "condition" in METHODS[name].obj.Config.model_fields]
+    )
+    @given(found=SIZES)
+    def test_semantics_that_are_alike_enter_networks_less_their_mean(self, name: str, found: Facts):
+        assert derived(name, replace(found, alike=True)).model_dump()["condition"] == "standard"
+
     @pytest.mark.parametrize("name", METHODS.names())
     @given(found=SIZES, more=st.integers(2, 10))
     def test_more_images_mean_no_more_epochs_and_no_smaller_batches(self, name: str, found: Facts, more: int):
@@ -186,6 +194,16 @@ class TestFacts:
         assert not facts(split).signed
         features[split.trainval] -= 1
         assert facts(replace(split, features=features)).signed
+
+    def test_semantics_are_alike_where_their_mean_is_most_of_them(self):
+        split = DATASETS.resolve("awa2-sim", {}, None).load()
+        unseen = np.zeros((50, 1), np.float32)
+        unseen[split.unseen] = 10
+        noise = np.random.default_rng(0).normal(size=(50, 400)).astype(np.float32)
+        for mean, alike in ((1.5, False), (2.0, True)):  # shares of 0.69 and 0.8
+            found = facts(replace(split, attributes=noise + mean + unseen * noise))
+            assert found.alike == alike
+            assert facts(replace(split, attributes=7 * (noise + mean))).alike == alike
 
 
 class TestScale:
