@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -67,30 +68,37 @@ def now(device: str) -> float:
     return time.perf_counter()
 
 
-def interleaved(steps: dict[str, Callable[[], None]], device: str, rounds: int = 100) -> dict[str, list[float]]:
+def interleaved(
+    steps: dict[str, Callable[[], object]], clock: Callable[[], float], rounds: int = 100, warm_up: int = 5
+) -> dict[str, list[float]]:
     """The milliseconds of each step in each round; a round times all of them once, so that load hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(rounds + 5):
+    for round_ in range(warm_up + rounds):
         for name, step in steps.items():
-            start = now(device)
+            start = clock()
             step()
-            if round_ >= 5:  # the first ones warm up
-                times[name].append(1e3 * (now(device) - start))
+            if round_ >= warm_up:
+                times[name].append(1e3 * (clock() - start))
     return times
+
+
+def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
+    """How many times as long as ``other`` the step ``one`` takes: the median over the rounds."""
+    return statistics.median(mine / theirs for mine, theirs in zip(times[one], times[other], strict=True))
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("device", DEVICES)
 def test_overhead_over_mse(device: str, size: str) -> None:
     n_classes, n_attributes = SIZES[size]
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         label: training_step(
             build(name, n_classes=n_classes, n_attributes=n_attributes, **parameters), n_classes, n_attributes, device
         )
         for label, (name, parameters) in VARIANTS.items()
     }
-    times = interleaved(steps, device)
+    times = interleaved(steps, partial(now, device))
     print(f"\nstep of batch {BATCH}, {n_attributes} semantics, {n_classes} classes on {device}; medians over rounds:")
     for label, milliseconds in times.items():
-        ratio = statistics.median(mine / mse for mine, mse in zip(milliseconds, times["mse"], strict=True))
-        print(f"  {label:15s} {statistics.median(milliseconds):7.3f} ms  {100 * (ratio - 1):+6.1f} % over mse")
+        added = 100 * (ratio(times, label, "mse") - 1)
+        print(f"  {label:15s} {statistics.median(milliseconds):7.3f} ms  {added:+6.1f} % over mse")
