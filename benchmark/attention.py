@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.cli import add_grid_options, check_grid, grid
+from benchmark.cli.grid import add_grid_options, check_grid, grid
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.boards import COMMAND
-from benchmark.cli import BOARDS
+from benchmark.cli.grid import BOARDS
 from benchmark.errors import InputError, exit_code
 
 #: What rows are printed as, by ``benchmark.boards.export``, which takes its time to import.

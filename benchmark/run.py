@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from benchmark.cli import (
+from benchmark.cli.grid import (
     BOARDS,
     TUNED,
     add_grid_options,
@@ -21,13 +23,16 @@ from benchmark.cli import (
     launching,
     warm_up,
 )
+from benchmark.cli.options import Parser, add_config_options, parse, words
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, load_plugins
 
 if TYPE_CHECKING:
+    from benchmark.boards.collection import Results
+    from benchmark.config import Profile
     from benchmark.engine.jobs import RunJob
     from benchmark.engine.plan import Plan
-    from benchmark.results.record import Result
+    from benchmark.results.record import Protocol, Result
     from benchmark.results.store import Store
 
 #: Names, in the folder of results, the data sets whose boards lack some of them; gone once they are rendered.
@@ -48,17 +53,98 @@ NAMED = 6
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _command(arguments), "runs")
+    return exit_code(lambda: _command(parse(_parser(), argv)), "runs")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def run(
+    method: str | Sequence[str],
+    loss: str | Sequence[str] = "none",
+    dataset: str | Sequence[str] | None = None,
+    *,
+    seeds: int | Sequence[int] = 3,
+    settings: Mapping[str, Any] | None = None,
+    profile: Profile | None = None,
+    splits: str = "proposed",
+    protocol: Protocol = "strict",
+    tuned: Path | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    plugin: Sequence[Path] = (),
+    launcher: str = "inline",
+    jobs: int | None = None,
+    out: Path | None = None,
+) -> Results:
+    """Train and evaluate a grid of methods, losses, data sets and seeds, as the command line does.
+
+    Nothing is written unless ``out`` is given; global random states and torch's number of threads are left alone. Bars
+    show the progress in a notebook too.
+
+    Args:
+        method: names of methods.
+        loss: names of losses, with parameters as ``"remse:scale=mean_one"``.
+        dataset: names of data sets, with options as ``"cub:features=res101"``; None: as for the command line.
+        seeds: how many seeds, from 0; or the seeds.
+        settings: settings of the methods, as ``{"lr": 0.01}``.
+        profile: ``published`` or ``small``; None: ``published`` where the authors' settings are for the data set.
+        splits: ``proposed``, or ``random:K``.
+        protocol: ``strict``, or ``literature``.
+        tuned: the folder of the settings that searches found; None: the defaults.
+        data_root: the folder of the xlsa17 data sets; None: ``$ZSL_DATA``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        plugin: files that register their own classes; what this process has registered need not be there.
+        launcher: ``inline``, or ``local`` for several processes (in a script, below ``if __name__ == "__main__":``).
+        jobs: of ``local``: cells at once.
+        out: the folder of results and boards, as ``--out``; what is stored there is not run again.
+
+    Returns:
+        The results, of which some may have failed or been skipped (see their ``status``), in the order of the grid.
+
+    Raises:
+        InputError: an argument is wrong, or the data cannot be loaded.
+    """
+    import torch
+
+    from benchmark.boards.collection import Results
+
+    parser, numbers = _parser(), range(seeds) if isinstance(seeds, int) else seeds
+    values = {
+        "method": method,
+        "loss": loss,
+        "dataset": dataset,
+        "seeds": [*numbers],
+        "set": settings or None,
+        "profile": profile,
+        "splits": splits,
+        "protocol": protocol,
+        "tuned": tuned,
+        "data_root": data_root,
+        "device": device,
+        "plugin": [*plugin] or None,
+        "launcher": launcher,
+        "jobs": jobs,
+    }
+    arguments = parser.parse_args(words(parser, values, "run"))
+    n_threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, n_threads)
+        arguments.out = out or Path(stack.enter_context(TemporaryDirectory()))
+        check_launcher(arguments)
+        check_grid(arguments)
+        todo, store = _plan(arguments)
+        new, problem = _launch(_jobs(todo, arguments, store), arguments, store)
+        if out:
+            _render(out, store)
+        if problem:
+            raise problem
+    position = {cell.spec.key: number for number, cell in enumerate(todo.cells)}
+    return Results(sorted([*todo.stored, *new], key=lambda result: (position[result.spec.key], result.seed)))
+
+
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmark.run",
         description="Train and evaluate zero-shot-learning methods; several values of an option make a grid.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add_grid_options(parser, seeds="0-2")
@@ -85,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of results and boards (default: leaderboards)",
     )
     add_launcher_options(parser)
+    add_config_options(parser)
     add("--force", action="store_true", help="run what is stored already anew")
     add("--dry-run", action="store_true", help="say what would be run, and stop")
     add("--list", action="store_true", help="list methods, losses, data sets and launchers, and stop")
@@ -108,16 +195,9 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from benchmark import parallel
-    from benchmark.engine.jobs import RunJob
-    from benchmark.engine.plan import plan
-    from benchmark.launchers import prepare_process
-    from benchmark.results.store import Store
 
-    cells = grid(arguments, arguments.protocol, arguments.tuned)
-    prepare_process()
-    store = Store(arguments.out / "results")
-    todo = plan(cells, store, arguments.force)
-    jobs = [RunJob(cell, store.folder, arguments.force) for cell in todo.todo]
+    todo, store = _plan(arguments)
+    jobs = _jobs(todo, arguments, store)
     parallel.wait_for_all()  # what one process stores, the others must not take for stored before
     if parallel.rank():  # the first process alone writes and prints
         for job in () if arguments.dry_run else jobs:
@@ -139,11 +219,29 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
+def _plan(arguments: argparse.Namespace) -> tuple[Plan, Store]:
+    """What is to be run and what is stored, and where."""
+    from benchmark.engine.plan import plan
+    from benchmark.launchers import prepare_process
+    from benchmark.results.store import Store
+
+    cells = grid(arguments, arguments.protocol, arguments.tuned)
+    prepare_process()
+    store = Store(arguments.out / "results")
+    return plan(cells, store, arguments.force), store
+
+
+def _jobs(todo: Plan, arguments: argparse.Namespace, store: Store) -> list[RunJob]:
+    from benchmark.engine.jobs import RunJob
+
+    return [RunJob(cell, store.folder, arguments.force) for cell in todo.todo]
+
+
 def _launch(
     jobs: Sequence[RunJob], arguments: argparse.Namespace, store: Store
 ) -> tuple[list[Result], InputError | None]:
     """The new results; and what the user gave wrong for cells that could not be run."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from benchmark.launchers import Part, Started, follow
 

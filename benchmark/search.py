@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cli import (
+from benchmark.cli.grid import (
     TUNED,
     add_grid_options,
     add_launcher_options,
@@ -19,6 +19,7 @@ from benchmark.cli import (
     launching,
     warm_up,
 )
+from benchmark.cli.options import Parser, add_config_options, parse
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:
@@ -37,22 +38,20 @@ that was interrupted, or is to have more trials, goes on where it ended.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 1 a search came to nothing, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments), "trials")
+    return exit_code(lambda: _run(parse(_parser(), argv)), "trials")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmark.search",
         description="Search the settings of each method, loss and data set in the ranges of the method's YAML. The "
         "value of a trial is the AUSUC (H where the method says so) on validation classes and images; test images are "
         "never loaded.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_grid_options(parser, seeds="0")
     add_launcher_options(parser)
+    add_config_options(parser)
     parser.add_argument("--trials", type=int, metavar="N", default=20, help="trials of each search (default: 20)")
     parser.add_argument(
         "--tuned",
@@ -95,7 +94,7 @@ def _found(
     cells: Sequence[Cell], arguments: argparse.Namespace
 ) -> tuple[list[tuple[Cell, Progress]], InputError | None]:
     """How far the search of each cell came; and what the user gave wrong for others."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from benchmark.engine.search import Progress, SearchJob
     from benchmark.launchers import Ended, Part, follow

@@ -6,9 +6,7 @@ those of this repository alone, and of times it has those that the runs stored.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -177,21 +175,5 @@ def path_of(run: Result) -> str:
 
 def command_of(row: Row) -> str:
     """What to type to get the runs of ``row``, the failed ones too."""
-    spec, runs = row.spec, [*row.runs, *row.others]
-    words = [*spec.options, "--seeds", *_ranges({run.seed for run in runs})]
-    if spec.profile:
-        words += ["--profile", spec.profile]
-    if spec.tuned:
-        words += ["--tuned"]
-    if spec.protocol != "strict":
-        words += ["--protocol", spec.protocol]
-    if spec.partition_index is not None:
-        words += ["--splits", f"random:{1 + max(run.spec.partition_index or 0 for run in runs)}"]
-    return "python -m benchmark.run " + shlex.join(words)
-
-
-def _ranges(seeds: Iterable[int]) -> list[str]:
-    """{0, 1, 2, 7} -> ["0-2", "7"]."""
-    groups = groupby(enumerate(sorted(seeds)), lambda item: item[1] - item[0])
-    runs = [[seed for _, seed in group] for _, group in groups]
-    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    runs = [*row.runs, *row.others]
+    return row.spec.command({run.seed for run in runs}, max(run.spec.partition_index or 0 for run in runs))

@@ -53,8 +53,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a grid comes to: ``todo`` cells with their missing seeds, ``stored`` results, and ``warnings``."""
+    """What a grid comes to.
 
+    Attributes:
+        cells: all its cells, each once.
+        todo: those that have missing seeds, with these alone.
+        stored: the results that there are.
+        warnings: what to know of those.
+    """
+
+    cells: list[Cell]
     todo: list[Cell]
     stored: list[Result]
     warnings: list[str]
@@ -71,7 +79,8 @@ def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
     Failed runs count as missing. Results that other code made are kept, with a warning.
     """
     todo, stored, warnings = [], [], []
-    for cell in _without_repeats(cells):
+    each = _without_repeats(cells)
+    for cell in each:
         done = [] if force else store.finished(cell.spec, cell.seeds)
         missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in done})
         if missing:
@@ -80,7 +89,7 @@ def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
         if stale := sum(result.provenance.get("sources") != code for result in done):
             warnings.append(f"{cell.title}: {stale} stored runs were made by other code; --force runs them anew")
         stored += done
-    return Plan(todo, stored, warnings)
+    return Plan(each, todo, stored, warnings)
 
 
 def _without_repeats(cells: Sequence[Cell]) -> list[Cell]:

@@ -10,7 +10,7 @@ from typing import Generic, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from benchmark import parallel
 from benchmark.api import Criterion, Method, Run, derive_seed

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.cli import BOARDS
+from benchmark.cli.grid import BOARDS
 from benchmark.errors import exit_code
 from benchmark.registries import LOSSES, default_data_root
 from benchmark.report import manifest

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -95,6 +97,24 @@ class Spec(Record):
         words = ["--method", self.method, "--loss", _named(self.loss, self.loss_overrides)]
         words += ["--dataset", _named(self.dataset, self.dataset_options)]
         return words + (["--set", *assignments(self.hparam_overrides)] if self.hparam_overrides else [])
+
+    def command(self, seeds: Iterable[int], last_partition: int | None = None) -> str:
+        """What to type to get such runs.
+
+        Args:
+            seeds: the seeds of the runs.
+            last_partition: the last random partition that is wanted, where it is of one; None: its own.
+        """
+        words = [*self.options, "--seeds", *_ranges(seeds)]
+        if self.profile:
+            words += ["--profile", self.profile]
+        if self.tuned:
+            words += ["--tuned"]
+        if self.protocol != "strict":
+            words += ["--protocol", self.protocol]
+        if self.partition_index is not None:
+            words += ["--splits", f"random:{1 + max(self.partition_index, last_partition or 0)}"]
+        return "python -m benchmark.run " + shlex.join(words)
 
     @property
     def partition_index(self) -> int | None:
@@ -232,6 +252,11 @@ class Result(Record):
     error: str | None = None
 
     @property
+    def command(self) -> str:
+        """What to type to get it again, where its data and plug-ins are."""
+        return self.spec.command([self.seed])
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The method's complete settings as it was run with them."""
         return {**self.spec.hparams, **self.derived}
@@ -249,6 +274,13 @@ class Result(Record):
         if (self.status == "ok") != all((self.evaluation, self.selection, self.cost)):
             raise ValueError("evaluation, selection and cost must be there if and only if status is ok")
         return self
+
+
+def _ranges(seeds: Iterable[int]) -> list[str]:
+    """{0, 1, 2, 7} -> ["0-2", "7"]."""
+    groups = groupby(enumerate(sorted(seeds)), lambda item: item[1] - item[0])
+    runs = [[seed for _, seed in group] for _, group in groups]
+    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
 
 
 def _named(name: str, options: dict[str, Any]) -> str:

@@ -29,7 +29,10 @@ BELOW: dict[str, tuple[str, ...]] = {
     "report": ("boards", "results", "measures"),
 }
 #: Commands, and the options that they share.
-COMMANDS = {f"benchmark.{name}" for name in ("attention", "cli", "leaderboard", "report.__main__", "run", "search")}
+COMMANDS = {
+    f"benchmark.{name}"
+    for name in ("attention", "cli.grid", "cli.options", "leaderboard", "report.__main__", "run", "search")
+}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

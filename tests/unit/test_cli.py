@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.cli import parse_partitions, parse_seeds
+from benchmark.cli.grid import parse_partitions, parse_seeds
 from benchmark.errors import InputError
 from tests.reference.toy import make_spec as toy_spec
 

@@ -32,7 +32,7 @@ from benchmark.boards.rows import boards as grouped
 from benchmark.boards.rows import cost, metric
 from benchmark.boards.text import terminal_table
 from benchmark.boards.wording import NONE
-from benchmark.cli import parse_partitions, parse_seeds
+from benchmark.cli.grid import parse_partitions, parse_seeds
 from benchmark.config import parse_assignments, parse_spec
 from benchmark.errors import InputError
 from benchmark.leaderboard import main

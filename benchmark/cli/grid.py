@@ -1,4 +1,4 @@
-"""What the commands share: the options that describe a grid of cells, and the cells that they describe.
+"""The options that describe a grid of cells and how it is worked on, and the cells that they describe.
 
 Nothing heavy is imported before the options are known to be right: torch alone takes longer than an answer should.
 """
