@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -356,6 +356,18 @@ class Incompatible(Exception):
     """A method cannot be trained with the given loss or on the given data; they are skipped with this reason."""
 
 
+class Stateful(Protocol):
+    """What can tell its state and take it back: a schedule of learning rates, for instance."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and texts, in dictionaries and lists."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Be what ``state_dict`` told of."""
+        ...
+
+
 class Run(ABC):
     """What the engine lends a method during ``fit``: device, random numbers, selection on validation, a log.
 
@@ -371,7 +383,14 @@ class Run(ABC):
 
     @abstractmethod
     def epochs(
-        self, method: Method, n: int, patience: int, *, every: int = 1, ready: Callable[[], None] | None = None
+        self,
+        method: Method,
+        n: int,
+        patience: int,
+        *,
+        every: int = 1,
+        ready: Callable[[], None] | None = None,
+        state: Sequence[Stateful] | None = None,
     ) -> Iterator[int]:
         """Iterate over epochs 1..n; when the loop ends, ``method`` holds the state that was selected.
 
@@ -381,6 +400,9 @@ class Run(ABC):
             patience: stop after this many evaluations without improvement.
             every: evaluate after every this many epochs.
             ready: called before each evaluation and at the end, for a method that has to get ready to score.
+            state: what the loop's body changes beside the method, the slot's loss, the run's random numbers and
+                optimisers, all of them made before the loop. Given, if only as ``()``, a fit whose process was killed
+                goes on where a checkpoint was; None: it cannot, and begins anew.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from benchmark import parallel
 from benchmark.api import Incompatible, Method, MethodConfig, Slot, TrainData, derive_seed, sealed
 from benchmark.config import resolve
 from benchmark.engine.evaluate import evaluate
@@ -26,19 +28,25 @@ from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.errors import InputError, one_line
 from benchmark.files import without_paths
 from benchmark.registries import LOSSES, METHODS
+from benchmark.results.checkpoints import Checkpoint
 from benchmark.results.record import Cost, Evaluation, Result, Selection
+from benchmark.results.store import Fit, Store
 
 
-def run_cell(cell: Cell) -> Iterator[Result]:
+def run_cell(cell: Cell, store: Store | None = None) -> Iterator[Result]:
     """Run the seeds of ``cell`` one after another; what goes wrong in one is its result, and the next goes on.
 
     A method that draws no random number is fitted for the first seed alone: the results of the others repeat it, and
     say so in their provenance (``repeats_seed``).
 
+    Args:
+        cell: what to run.
+        store: where long fits keep checkpoints, and go on from those that are there; None: nowhere.
+
     Raises:
         InputError: the data cannot be loaded.
     """
-    experiment = _Experiment(cell)
+    experiment = _Experiment(cell, store=store)
     repeated: tuple[int, _Outcome] | None = None
     for seed in cell.seeds:
         provenance = describe(experiment.device, cell.sources())
@@ -140,11 +148,14 @@ class _Experiment:
     Args:
         cell: what to run.
         refits: False where a selection is all that is asked for.
+        store: where fits keep checkpoints; None: nowhere.
     """
 
-    def __init__(self, cell: Cell, *, refits: bool = True) -> None:
+    def __init__(self, cell: Cell, *, refits: bool = True, store: Store | None = None) -> None:
         self._cell = cell
         self._refits = refits
+        self._store = store
+        self._earlier_s = 0.0
         self._entry = METHODS[cell.spec.method]
         self._source = Source.of(cell)
         self.device = torch.device(cell.device)
@@ -167,7 +178,7 @@ class _Experiment:
     def run(self, seed: int) -> _Outcome:
         """Select, refit, open the test images and evaluate; the literature protocol opens them to select on."""
         _ = self._prepared  # loading is no part of what a run costs
-        memory, start = PeakMemory(self.device), time.perf_counter()
+        memory, start, self._earlier_s = PeakMemory(self.device), time.perf_counter(), 0.0
         history: list[dict[str, float]] = []
         if self._cell.spec.protocol == "literature":
             test = self._open_test()
@@ -186,7 +197,8 @@ class _Experiment:
                 with_semantics=not (LOSSES[self._cell.spec.loss].absent and fitted.method.semantics_need_loss),
                 keep_errors=not self._cell.spec.simulated,
             )
-        cost = Cost(fit_s=fit_end - start, evaluate_s=time.perf_counter() - fit_end, peak_memory_mib=memory.read())
+        fit_s = self._earlier_s + fit_end - start
+        cost = Cost(fit_s=fit_s, evaluate_s=time.perf_counter() - fit_end, peak_memory_mib=memory.read())
         return _Outcome(evaluation, chosen, history, self._derived, cost, fitted.deterministic)
 
     def select(self, seed: int) -> SelectionRun:
@@ -197,13 +209,14 @@ class _Experiment:
 
     def refit(self, seed: int, selecting: SelectionRun) -> _Fitted:
         """Fit on all of trainval, as far as the selection chose."""
-        return self._fit(self.trainval.data, RefitRun(self.device, seed, self._title(seed, "refit"), selecting.choice))
+        run = RefitRun(self.device, seed, self._title(seed, "refit"), selecting.choice)
+        return self._fit(self.trainval.data, run, self._checkpoint("refit", seed, selecting.choice))
 
     def _select(self, seed: int, data: TrainData, images: HeldOut) -> tuple[SelectionRun, _Fitted]:
         run = SelectionRun(self.device, seed, self._title(seed, "select"), images)
-        return run, self._fit(data, run)
+        return run, self._fit(data, run, self._checkpoint("select", seed))
 
-    def _fit(self, data: TrainData, run: SelectionRun | RefitRun) -> _Fitted:
+    def _fit(self, data: TrainData, run: SelectionRun | RefitRun, checkpoint: Checkpoint | None) -> _Fitted:
         # Initial weights come from the CPU, so that every device starts from the same ones.
         rng = torch.Generator().manual_seed(derive_seed(run.seed, "initial weights"))
         with sealed(), _deterministic(), _seeded_globals(run.device, run.seed):
@@ -212,9 +225,29 @@ class _Experiment:
             slot = self._slot(data)
             if slot.absent and method.needs_loss:
                 raise Incompatible("it regresses attributes and does nothing else, so it needs a loss")
+            if checkpoint:
+                run.keep(checkpoint, slot.loss, rng)
             method.fit(data, slot, run)
             drew = not all(map(torch.equal, states, [rng.get_state(), torch.get_rng_state()]))
+        self._earlier_s += checkpoint.earlier_s if checkpoint else 0.0
         return _Fitted(method, run.history, deterministic=not (run.drew or drew))
+
+    def _checkpoint(self, fit: Fit, seed: int, choice: int | None = None) -> Checkpoint | None:
+        """Where a fit is kept; nowhere if several processes share it, or its code is in no file to be known by."""
+        cell, code = self._cell, self._cell.sources()
+        if self._store is None or parallel.size() > 1 or None in code.values():
+            return None
+        identity = {
+            "fit": fit,
+            "choice": choice,
+            "seed": seed,
+            "spec": cell.spec.model_dump(mode="json"),
+            "code": code,
+            "torch": torch.__version__,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+        }
+        return Checkpoint(self._store.checkpoint(cell.spec, seed, fit), json.dumps(identity, sort_keys=True))
 
     def _slot(self, data: TrainData) -> Slot:
         entry, weight = LOSSES[self._cell.spec.loss], self._config.regression_weight

@@ -72,16 +72,20 @@ class RunJob(Job[Result]):
         store, cell = Store(self.folder), self.cell
         # The processes of torchrun are at one run together: it is claimed by none of them.
         with hold(store.cell(cell.spec)) if parallel.size() == 1 else nullcontext():
-            for file in [file for seed in cell.seeds for file in unfinished(store.path(cell.spec, seed))]:
-                file.unlink(missing_ok=True)  # of a process that was killed: nobody else is at this cell
+            for seed in cell.seeds:
+                for path in (store.path(cell.spec, seed), *store.checkpoints(cell.spec, seed)):
+                    for file in unfinished(path):
+                        file.unlink(missing_ok=True)  # of a process that was killed: nobody else is at this cell
             stored = [] if self.force else self.stored()
             yield from stored
             missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in stored})
-            for result in run_cell(replace(cell, seeds=missing)) if missing else ():
+            for result in run_cell(replace(cell, seeds=missing), store) if missing else ():
                 if result.status == "skipped":
                     raise Incompatible(result.error)
                 if parallel.rank() == 0:
                     _keep(result, store)
+                    for file in store.checkpoints(cell.spec, result.seed):
+                        file.unlink(missing_ok=True)
                 yield result
 
     def stored(self, *, failed: bool = False) -> list[Result]:  # noqa: D102 - see Job

@@ -31,6 +31,7 @@ _ENGINE = joined(
         "engine/runs.py",
         "measures/imbalance.py",
         "measures/metrics.py",
+        "results/checkpoints.py",
     )
 )
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from benchmark import parallel
-from benchmark.api import Criterion, Method, Run, derive_seed
+from benchmark.api import Criterion, Method, Run, Stateful, derive_seed
 from benchmark.engine.evaluate import curve
 from benchmark.engine.protocol import HeldOut
 from benchmark.measures.metrics import Curve
+from benchmark.results.checkpoints import Checkpoint, Training
 
 T = TypeVar("T")
 State = dict[str, Tensor]
@@ -32,17 +34,18 @@ CRITERIA: dict[Criterion, Callable[[Curve], float]] = {
 
 @dataclass(frozen=True)
 class _Loop(Generic[T]):
-    """What a method asks to loop over: its options, how patiently, and how it gets ready to be scored."""
+    """What a method asks to loop over: its options, how patiently, how it gets ready to be scored, what has a state."""
 
     kind: Literal["epoch", "candidate"]
     options: Sequence[T]
     patience: int
     every: int = 1
     ready: Callable[[], None] = lambda: None
+    state: Sequence[Stateful] | None = None
 
 
 class _Run(Run):
-    """What both kinds of run share: random numbers and the log.
+    """What both kinds of run share: the loop with its checkpoint, random numbers and the log.
 
     Attributes:
         seed: what its random numbers are made from.
@@ -56,20 +59,43 @@ class _Run(Run):
         self._title = title
         self._pending: dict[str, Tensor | float] = {}
         self._looped = False
+        self._rngs: list[torch.Generator] = []
+        self._loss: nn.Module | None = None
+        self._checkpoint: Checkpoint | None = None
         self.drew = False
         self.history: list[dict[str, float]] = []
 
+    def keep(self, checkpoint: Checkpoint, loss: nn.Module | None, weights: torch.Generator) -> None:
+        """Go on from ``checkpoint``, and keep it up to date.
+
+        Args:
+            checkpoint: where.
+            loss: the loss of the method's slot, if any.
+            weights: the source of its initial weights.
+        """
+        self._checkpoint, self._loss = checkpoint, loss
+        self._rngs.append(weights)
+
     def rng(self, name: str) -> torch.Generator:
         self.drew = True
-        return torch.Generator(self.device).manual_seed(derive_seed(self.seed, name))
+        rng = torch.Generator(self.device).manual_seed(derive_seed(self.seed, name))
+        self._rngs.append(rng)
+        return rng
 
     def log(self, **values: Tensor | float) -> None:
         self._pending |= values
 
     def epochs(
-        self, method: Method, n: int, patience: int, *, every: int = 1, ready: Callable[[], None] | None = None
+        self,
+        method: Method,
+        n: int,
+        patience: int,
+        *,
+        every: int = 1,
+        ready: Callable[[], None] | None = None,
+        state: Sequence[Stateful] | None = None,
     ) -> Iterator[int]:
-        return self._once(method, _Loop("epoch", range(1, n + 1), patience, every, ready or (lambda: None)))
+        return self._once(method, _Loop("epoch", range(1, n + 1), patience, every, ready or (lambda: None), state))
 
     def candidates(self, method: Method, options: Sequence[T]) -> Iterator[T]:
         return self._once(method, _Loop("candidate", options, len(options)))
@@ -80,9 +106,62 @@ class _Run(Run):
         self._looped = True
         return self._iterate(method, loop)
 
-    @abstractmethod
     def _iterate(self, method: Method, loop: _Loop[T]) -> Iterator[T]:
         """Yield the options that are to be fitted; when the loop ends, ``method`` holds the state to keep."""
+        training = self._resume(method, loop)
+        done = len(self.history)
+        numbered = self._numbered(loop)
+        with self._bar(len(numbered), done, loop.kind) as bar:
+            for number, option in numbered[done:]:
+                if self._is_decided(loop):
+                    break
+                with training.watched() if training else nullcontext():
+                    yield option
+                row = self._note(loop.kind, number)
+                bar.update()
+                self._judge(method, loop, row, bar)
+                if training:
+                    self._save(training)
+        self._end(method, loop)
+
+    def _resume(self, method: Method, loop: _Loop[T]) -> Training | None:
+        """The training that begins, as its checkpoint left it if there is one; None where none can be kept."""
+        if self._checkpoint is None or loop.state is None:
+            return None
+        training = Training(method, self._loss, loop.state, tuple(self._rngs))
+        if found := self._checkpoint.read():
+            training.restore(found["training"])
+            self._go_on(found["progress"])
+            self._pending = {}  # what is logged before the loop is in the history's first row
+        return training
+
+    def _save(self, training: Training) -> None:
+        if self._checkpoint and self._checkpoint.is_due and (state := training.state()):
+            self._checkpoint.write({"training": state, "progress": self._progress()})
+
+    @abstractmethod
+    def _numbered(self, loop: _Loop[T]) -> Sequence[tuple[int, T]]:
+        """The options that are to be fitted, with their numbers from 1."""
+
+    @abstractmethod
+    def _is_decided(self, loop: _Loop[T]) -> bool:
+        """Whether no further option need be fitted."""
+
+    @abstractmethod
+    def _judge(self, method: Method, loop: _Loop[T], row: dict[str, float], bar: tqdm[NoReturn]) -> None:
+        """Do what comes after the option whose ``row`` of the history this is."""
+
+    @abstractmethod
+    def _end(self, method: Method, loop: _Loop[T]) -> None:
+        """Leave ``method`` in the state to keep."""
+
+    def _progress(self) -> dict[str, Any]:
+        """How far it has come, in plain containers."""
+        return {"history": self.history, "drew": self.drew}
+
+    def _go_on(self, progress: dict[str, Any]) -> None:
+        """Be as far as ``progress`` tells."""
+        self.history, self.drew = progress["history"], progress["drew"]
 
     def _note(self, kind: str, number: int) -> dict[str, float]:
         """Move what was logged since the last call into the history; raises if a value is not finite."""
@@ -95,8 +174,9 @@ class _Run(Run):
         self.history.append(row)
         return row
 
-    def _bar(self, total: int, kind: str) -> tqdm[NoReturn]:
-        return tqdm(total=total, desc=self._title, unit=kind, leave=False, disable=parallel.rank() > 0 or None)
+    def _bar(self, total: int, done: int, kind: str) -> tqdm[NoReturn]:
+        silent = parallel.rank() > 0 or None
+        return tqdm(total=total, initial=done, desc=self._title, unit=kind, leave=False, disable=silent)
 
 
 class SelectionRun(_Run):
@@ -116,28 +196,42 @@ class SelectionRun(_Run):
         self.choice = 0
         self.value = -math.inf
         self.curve: Curve | None = None
+        self._worse = 0
         self._state: State = {}
 
-    def _iterate(self, method: Method, loop: _Loop[T]) -> Iterator[T]:
-        self.criterion, worse = method.criterion, 0
-        with self._bar(len(loop.options), loop.kind) as bar:
-            for number, option in enumerate(loop.options, 1):
-                yield option
-                row = self._note(loop.kind, number)
-                bar.update()
-                if number % loop.every and number != len(loop.options):
-                    continue
-                loop.ready()
-                found = curve(method, self._held_out)
-                row[f"held-out {self.criterion}"] = value = CRITERIA[self.criterion](found)
-                worse += 1
-                if value > self.value:
-                    self.choice, self.value, self.curve, worse = number, value, found, 0
-                    self._state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-                bar.set_postfix_str(f"best {self.criterion} {self.value:.1f}")
-                if worse >= loop.patience:
-                    break
+    def _numbered(self, loop: _Loop[T]) -> Sequence[tuple[int, T]]:
+        return list(enumerate(loop.options, 1))
+
+    def _is_decided(self, loop: _Loop[T]) -> bool:
+        return self._worse >= loop.patience
+
+    def _judge(self, method: Method, loop: _Loop[T], row: dict[str, float], bar: tqdm[NoReturn]) -> None:
+        number = len(self.history)
+        if number % loop.every and number != len(loop.options):
+            return
+        loop.ready()
+        self.criterion = method.criterion
+        found = curve(method, self._held_out)
+        row[f"held-out {self.criterion}"] = value = CRITERIA[self.criterion](found)
+        self._worse += 1
+        if value > self.value:
+            self.choice, self.value, self.curve, self._worse = number, value, found, 0
+            self._state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        bar.set_postfix_str(f"best {self.criterion} {self.value:.1f}")
+
+    def _end(self, method: Method, loop: _Loop[T]) -> None:  # noqa: ARG002 - the best state is ready to score
         method.load_state_dict(self._state)
+
+    def _progress(self) -> dict[str, Any]:
+        curve = None if self.curve is None else vars(self.curve)
+        best = {"criterion": self.criterion, "choice": self.choice, "value": self.value, "curve": curve}
+        return super()._progress() | best | {"worse": self._worse, "state": self._state}
+
+    def _go_on(self, progress: dict[str, Any]) -> None:
+        super()._go_on(progress)
+        self.criterion, self.choice, self.value = (progress[name] for name in ("criterion", "choice", "value"))
+        self.curve = None if progress["curve"] is None else Curve(**progress["curve"])
+        self._worse, self._state = progress["worse"], progress["state"]
 
 
 class RefitRun(_Run):
@@ -147,13 +241,16 @@ class RefitRun(_Run):
         super().__init__(device, seed, title)
         self._choice = choice
 
-    def _iterate(self, method: Method, loop: _Loop[T]) -> Iterator[T]:  # noqa: ARG002 - it keeps the state it ends in
+    def _numbered(self, loop: _Loop[T]) -> Sequence[tuple[int, T]]:
         # Epochs lead up to the chosen one; candidates stand each for itself.
-        first = 0 if loop.kind == "epoch" else self._choice - 1
-        chosen = loop.options[first : self._choice]
-        with self._bar(len(chosen), loop.kind) as bar:
-            for number, option in enumerate(chosen, first + 1):
-                yield option
-                self._note(loop.kind, number)
-                bar.update()
+        first = 1 if loop.kind == "epoch" else self._choice
+        return list(enumerate(loop.options[first - 1 : self._choice], first))
+
+    def _is_decided(self, loop: _Loop[T]) -> bool:  # noqa: ARG002 - the selection has decided
+        return False
+
+    def _judge(self, method: Method, loop: _Loop[T], row: dict[str, float], bar: tqdm[NoReturn]) -> None:
+        pass
+
+    def _end(self, method: Method, loop: _Loop[T]) -> None:  # noqa: ARG002 - it keeps the state it ends in
         loop.ready()

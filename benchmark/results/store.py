@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from glob import escape
 from pathlib import Path
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
@@ -12,9 +13,14 @@ from benchmark.errors import InputError
 from benchmark.files import read_bytes, write_whole
 from benchmark.results.record import Result, Spec
 
+#: The fits of a run: one is selected on held-out images, the other is refitted on all of trainval.
+Fit = Literal["select", "refit"]
+
 
 class Store:
     """The folder of result files: ``<dataset>/<method>+<loss>/<key>-s<seed>.json``.
+
+    While a run lasts, the checkpoints of its fits lie beside the place of its result, ``<key>-s<seed>.<fit>.pt``.
 
     Each file is read once by one store, however often its result is asked for, unless another process replaces it.
     """
@@ -26,6 +32,14 @@ class Store:
     def path(self, spec: Spec, seed: int) -> Path:
         """Where the result of a run lies."""
         return self.cell(spec).with_name(f"{spec.key}-s{seed}.json")
+
+    def checkpoint(self, spec: Spec, seed: int, fit: Fit) -> Path:
+        """Where the checkpoint of a run's fit lies."""
+        return self.path(spec, seed).with_suffix(f".{fit}.pt")
+
+    def checkpoints(self, spec: Spec, seed: int) -> list[Path]:
+        """Where the checkpoints of a run lie."""
+        return [self.checkpoint(spec, seed, fit) for fit in get_args(Fit)]
 
     def cell(self, spec: Spec) -> Path:
         """What the results of a cell lie beside, and what is claimed by whoever runs it; there is no such file."""

@@ -119,7 +119,7 @@ def minimise(
     scheduler = schedule(optimizer) if schedule else None
     rng = run.rng("batches")
     with parallel.shared_steps(optimizer, slot.loss):
-        for _ in run.epochs(method, config.epochs, config.patience):
+        for _ in run.epochs(method, config.epochs, config.patience, state=[scheduler] if scheduler else []):
             total = torch.zeros((), device=run.device)
             batches = draw_batches(data, config.batch_size, config.shots, rng, n_batches)
             for batch in batches:

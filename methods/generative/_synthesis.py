@@ -271,6 +271,7 @@ class GenerativeMethod(Method):
             config.patience,
             every=config.evaluate_every,
             ready=lambda: self.train_gzsl_classifier(data, run.rng("classifiers")),
+            state=(),
         ):
             self.train()
             values = []

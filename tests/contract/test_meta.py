@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmark.api import Method, RegressionLoss, Run, Slot, TrainData
+from benchmark.api import Method, RegressionLoss, Run, Slot, Stateful, TrainData
 from benchmark.registries import LOSSES, METHODS
 from benchmark.toolkit import GradientConfig, linear, minimise
 from losses import build
@@ -82,7 +82,14 @@ class OneEpoch(Run):
         return cast(torch.Generator, None)
 
     def epochs(
-        self, method: Method, n: int, patience: int, *, every: int = 1, ready: Callable[[], None] | None = None
+        self,
+        method: Method,
+        n: int,
+        patience: int,
+        *,
+        every: int = 1,
+        ready: Callable[[], None] | None = None,
+        state: Sequence[Stateful] | None = None,
     ) -> Iterator[int]:
         yield 1
         if ready:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reference.faults import Grid, descendants, finished, measures, rubbish
+from tests.reference.faults import LONG_PLUGIN, Grid, descendants, finished, measures, rubbish
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
@@ -89,6 +90,40 @@ def test_a_killed_worker_costs_one_run_that_the_same_command_makes_good(tmp_path
     assert again.returncode == 0, errors
     assert "12 runs: 12 ok" in output
     assert rubbish(out) == []
+
+
+def test_a_long_fit_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    """A worker dies while it selects, a command while it refits; the third one comes to what an unbroken does."""
+    whole, grid, out = Grid(tmp_path / "whole", 1, LONG_PLUGIN), Grid(tmp_path, 1, LONG_PLUGIN), tmp_path / "out"
+    undisturbed = whole.start(tmp_path / "undisturbed", "--loss", "remse")
+    command = grid.start(out, "--loss", "remse", "--launcher", "local")
+    wait_for_checkpoint(out, "select")
+    os.kill(int(grid.diary[-1].split()[-1]), signal.SIGKILL)
+    _, errors = command.communicate(timeout=200)
+    assert "its process was ended by SIGKILL" in errors
+    command = grid.start(out, "--loss", "remse")
+    wait_for_checkpoint(out, "refit")
+    command.kill()
+    command.wait()
+    assert finished(out) == {}
+    command = grid.start(out, "--loss", "remse")
+    output, errors = command.communicate(timeout=200)
+    assert command.returncode == 0, errors
+    assert "1 runs: 1 ok" in output
+    assert rubbish(out) == [], "the checkpoints go when the run is stored"
+    assert undisturbed.wait(timeout=200) == 0
+    assert measures(out) == measures(tmp_path / "undisturbed")
+    assert len(whole.diary) <= len(grid.diary) <= len(whole.diary) + 2, "a kill costs the epoch that was under way"
+    (stored,) = (out / "results").glob("*/*/*.json")
+    cost = json.loads(stored.read_text())["cost"]
+    assert cost["fit_s"] > 0.1 * len(whole.diary), "the time of the processes that died counts"
+
+
+def wait_for_checkpoint(out: Path, fit: str) -> None:
+    deadline = time.monotonic() + 200
+    while not list(out.glob(f"results/*/*/*.{fit}.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.soak

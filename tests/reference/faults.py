@@ -39,21 +39,65 @@ class Tiny(Method):
         return None
 """
 
+#: One that is trained for some seconds, with a checkpoint and a line in the diary at each epoch.
+LONG_PLUGIN = """
+import os
+import time
+from pathlib import Path
+from torch import nn
+from benchmark.api import Method
+from benchmark.results import checkpoints
+from benchmark.registries import METHODS
+from benchmark.toolkit import GradientConfig, linear, minimise
+
+checkpoints.EVERY, checkpoints.SHARE = 0.0, float("inf")
+DIARY = Path(__file__).with_name("diary")
+
+@METHODS.register("tiny", title="Tiny", family="embedding", year=2026, source="a test of faults")
+class Tiny(Method):
+    class Config(GradientConfig):
+        batch_size: int = 5000
+        epochs: int = 12
+        patience: int = 12
+        lr: float = 0.03
+
+    def __init__(self, meta, config, rng):
+        super().__init__(meta, config, rng)
+        self.projection = linear(meta.n_features, meta.n_attributes, rng)
+    def fit(self, data, slot, run):
+        self.attributes = data.attributes
+        def objective(x, y):
+            with DIARY.open("a") as file:
+                file.write(f"step {os.getpid()}\\n")
+            time.sleep(0.1)
+            return slot(nn.functional.dropout(self.projection(x), 0.1), y)
+        minimise(self, objective, data, slot, run)
+    def scores(self, x, classes):
+        return self.projection(x) @ self.attributes[classes].T
+    def semantics(self, x):
+        return self.projection(x)
+"""
+
+
+class Killed(BaseException):
+    """What no code that handles errors handles: it stands for the death of a process."""
+
 
 class Grid:
-    """A grid of cells of the plug-in, an own partition of ``awa2-sim`` each.
+    """A grid of cells of a plug-in's method ``tiny``, an own partition of ``awa2-sim`` each.
 
     Args:
         folder: where the plug-in and its diary are written.
         n_cells: the number of cells.
+        plugin: what the plug-in is.
     """
 
-    def __init__(self, folder: Path, n_cells: int) -> None:
+    def __init__(self, folder: Path, n_cells: int, plugin: str = PLUGIN) -> None:
         self.folder = folder
         self.n_cells = n_cells
         folder.mkdir(parents=True, exist_ok=True)
         self._plugin = folder / "tiny.py"
-        self._plugin.write_text(PLUGIN)
+        self._plugin.write_text(plugin)
 
     def start(self, out: Path, *options: str, env: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
         """Start the command that fills ``out``."""
@@ -71,8 +115,13 @@ class Grid:
     @property
     def n_fits(self) -> int:
         """How often the method was fitted: twice a run."""
+        return sum(line.startswith("fit ") for line in self.diary)
+
+    @property
+    def diary(self) -> list[str]:
+        """The lines that the method wrote: what it did, and the process."""
         diary = self.folder / "diary"
-        return diary.read_text().count("fit ") if diary.is_file() else 0
+        return diary.read_text().splitlines() if diary.is_file() else []
 
 
 def finished(out: Path) -> dict[str, tuple[int, int]]:
