@@ -418,6 +418,32 @@ class Run(ABC):
         """
 
 
+class Tracker(ABC):
+    """Shows a fit while it lasts; one is made for each fit, in the process that does it.
+
+    Args:
+        name: what the fit is called, a path: data set, method and loss, run, ``select`` or ``refit``.
+        settings: of its run: plain containers.
+        folder: of this fit alone, for a tracker that writes files; those of an earlier process may be there.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, Any], folder: Path) -> None:
+        self.name = name
+        self.settings = settings
+        self.folder = folder
+
+    @abstractmethod
+    def log(self, number: int, values: Mapping[str, float]) -> None:
+        """Show a row of the history: that of epoch or candidate ``number``.
+
+        Where the method was scored it has the held-out value. A fit that goes on tells its earlier rows again.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """There is nothing more, because the fit ended well or badly."""
+
+
 class Method(nn.Module, ABC):
     """A zero-shot-learning method.
 

@@ -18,7 +18,7 @@ from benchmark.errors import InputError, did_you_mean, one_line
 from benchmark.registry import Entry, Registry, moved, subclass_problem
 
 if TYPE_CHECKING:  # the contract needs torch, whose import takes longer than a command may to refuse a wrong name
-    from benchmark.api import Dataset, Method, RegressionLoss
+    from benchmark.api import Dataset, Method, RegressionLoss, Tracker
 
 
 @dataclass
@@ -65,6 +65,11 @@ class LauncherEntry(Entry[Callable[..., Any]]):
     """
 
     takes: tuple[str, ...] = ()
+
+
+@dataclass
+class TrackerEntry(Entry[type["Tracker"]]):
+    """A way to show fits while they last."""
 
 
 class LossRegistry(Registry[LossEntry]):
@@ -241,6 +246,12 @@ def _dataset_problem(obj: object) -> str | None:
     return subclass_problem(obj, Dataset)
 
 
+def _tracker_problem(obj: object) -> str | None:
+    from benchmark.api import Tracker
+
+    return subclass_problem(obj, Tracker)
+
+
 def _launcher_problem(obj: object) -> str | None:
     return None if callable(obj) else f"{obj!r} is not callable"
 
@@ -249,3 +260,4 @@ METHODS = Registry("method", "METHODS", MethodEntry, "methods", _method_problem,
 LOSSES = LossRegistry("loss", "LOSSES", LossEntry, "losses", _loss_problem)
 DATASETS = DatasetRegistry("data set", "DATASETS", DatasetEntry, "datasets", _dataset_problem)
 LAUNCHERS = Registry("launcher", "LAUNCHERS", LauncherEntry, "benchmark.launchers", _launcher_problem)
+TRACKERS = Registry("tracker", "TRACKERS", TrackerEntry, "benchmark.trackers", _tracker_problem)

@@ -25,7 +25,7 @@ from benchmark.cli.grid import (
 )
 from benchmark.cli.options import Parser, add_config_options, parse, words
 from benchmark.errors import InputError, exit_code
-from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, load_plugins
+from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, TRACKERS, load_plugins
 
 if TYPE_CHECKING:
     from benchmark.boards.collection import Results
@@ -170,11 +170,19 @@ def _parser() -> Parser:
         default=BOARDS,
         help="folder of results and boards (default: leaderboards)",
     )
+    add(
+        "--log",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="trackers that show fits while they last: tensorboard, whose files lie in the folder logs of --out, or "
+        "those of plug-ins",
+    )
     add_launcher_options(parser)
     add_config_options(parser)
     add("--force", action="store_true", help="run what is stored already anew")
     add("--dry-run", action="store_true", help="say what would be run, and stop")
-    add("--list", action="store_true", help="list methods, losses, data sets and launchers, and stop")
+    add("--list", action="store_true", help="list methods, losses, data sets, launchers and trackers, and stop")
     return parser
 
 
@@ -185,6 +193,8 @@ def _command(arguments: argparse.Namespace) -> int:
         return 0
     check_launcher(arguments)
     check_grid(arguments)
+    for name in arguments.log:
+        _ = TRACKERS[name]
     if not arguments.dry_run:
         warm_up(arguments)
     from benchmark import parallel  # what is wrong so far was said before this takes its seconds
@@ -196,6 +206,8 @@ def _command(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from benchmark import parallel
 
+    for name in arguments.log:
+        _ = TRACKERS[name].obj  # whose packages may be missing
     todo, store = _plan(arguments)
     jobs = _jobs(todo, arguments, store)
     parallel.wait_for_all()  # what one process stores, the others must not take for stored before
@@ -234,7 +246,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Store]:
 def _jobs(todo: Plan, arguments: argparse.Namespace, store: Store) -> list[RunJob]:
     from benchmark.engine.jobs import RunJob
 
-    return [RunJob(cell, store.folder, arguments.force) for cell in todo.todo]
+    trackers = tuple(dict.fromkeys(arguments.log))
+    return [RunJob(cell, store.folder, arguments.force, trackers) for cell in todo.todo]
 
 
 def _launch(
@@ -345,7 +358,7 @@ def _print_plan(todo: Plan) -> None:
 
 
 def _print_lists() -> None:
-    for registry in (METHODS, LOSSES, DATASETS, LAUNCHERS):
+    for registry in (METHODS, LOSSES, DATASETS, LAUNCHERS, TRACKERS):
         print(f"{registry.kind}s:")
         for entry in registry:
             print(f"  {entry.name:14} {entry.family:12} {entry.year}  {entry.title}: {entry.source}")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,13 @@ from benchmark.engine.provenance import describe
 from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.errors import InputError, one_line
 from benchmark.files import without_paths
-from benchmark.registries import LOSSES, METHODS
+from benchmark.registries import LOSSES, METHODS, TRACKERS
 from benchmark.results.checkpoints import Checkpoint
 from benchmark.results.record import Cost, Evaluation, Result, Selection
 from benchmark.results.store import Fit, Store
 
 
-def run_cell(cell: Cell, store: Store | None = None) -> Iterator[Result]:
+def run_cell(cell: Cell, store: Store | None = None, trackers: Sequence[str] = ()) -> Iterator[Result]:
     """Run the seeds of ``cell`` one after another; what goes wrong in one is its result, and the next goes on.
 
     A method that draws no random number is fitted for the first seed alone: the results of the others repeat it, and
@@ -42,11 +42,12 @@ def run_cell(cell: Cell, store: Store | None = None) -> Iterator[Result]:
     Args:
         cell: what to run.
         store: where long fits keep checkpoints, and go on from those that are there; None: nowhere.
+        trackers: the names of what shows the fits while they last; they need a ``store``, beside which they may write.
 
     Raises:
         InputError: the data cannot be loaded.
     """
-    experiment = _Experiment(cell, store=store)
+    experiment = _Experiment(cell, store=store, trackers=trackers)
     repeated: tuple[int, _Outcome] | None = None
     for seed in cell.seeds:
         provenance = describe(experiment.device, cell.sources())
@@ -149,12 +150,16 @@ class _Experiment:
         cell: what to run.
         refits: False where a selection is all that is asked for.
         store: where fits keep checkpoints; None: nowhere.
+        trackers: the names of what shows fits.
     """
 
-    def __init__(self, cell: Cell, *, refits: bool = True, store: Store | None = None) -> None:
+    def __init__(
+        self, cell: Cell, *, refits: bool = True, store: Store | None = None, trackers: Sequence[str] = ()
+    ) -> None:
         self._cell = cell
         self._refits = refits
         self._store = store
+        self._trackers = trackers
         self._earlier_s = 0.0
         self._entry = METHODS[cell.spec.method]
         self._source = Source.of(cell)
@@ -210,16 +215,17 @@ class _Experiment:
     def refit(self, seed: int, selecting: SelectionRun) -> _Fitted:
         """Fit on all of trainval, as far as the selection chose."""
         run = RefitRun(self.device, seed, self._title(seed, "refit"), selecting.choice)
-        return self._fit(self.trainval.data, run, self._checkpoint("refit", seed, selecting.choice))
+        return self._fit(self.trainval.data, run, "refit")
 
     def _select(self, seed: int, data: TrainData, images: HeldOut) -> tuple[SelectionRun, _Fitted]:
         run = SelectionRun(self.device, seed, self._title(seed, "select"), images)
-        return run, self._fit(data, run, self._checkpoint("select", seed))
+        return run, self._fit(data, run, "select")
 
-    def _fit(self, data: TrainData, run: SelectionRun | RefitRun, checkpoint: Checkpoint | None) -> _Fitted:
+    def _fit(self, data: TrainData, run: SelectionRun | RefitRun, fit: Fit) -> _Fitted:
         # Initial weights come from the CPU, so that every device starts from the same ones.
         rng = torch.Generator().manual_seed(derive_seed(run.seed, "initial weights"))
-        with sealed(), _deterministic(), _seeded_globals(run.device, run.seed):
+        checkpoint = self._checkpoint(run, fit)
+        with sealed(), _deterministic(), _seeded_globals(run.device, run.seed), self._followed(run, fit):
             states = [rng.get_state(), torch.get_rng_state()]
             method = self._entry.obj(data.meta, self._config, rng).to(run.device)
             slot = self._slot(data)
@@ -232,22 +238,34 @@ class _Experiment:
         self._earlier_s += checkpoint.earlier_s if checkpoint else 0.0
         return _Fitted(method, run.history, deterministic=not (run.drew or drew))
 
-    def _checkpoint(self, fit: Fit, seed: int, choice: int | None = None) -> Checkpoint | None:
+    def _checkpoint(self, run: SelectionRun | RefitRun, fit: Fit) -> Checkpoint | None:
         """Where a fit is kept; nowhere if several processes share it, or its code is in no file to be known by."""
         cell, code = self._cell, self._cell.sources()
         if self._store is None or parallel.size() > 1 or None in code.values():
             return None
         identity = {
             "fit": fit,
-            "choice": choice,
-            "seed": seed,
+            "choice": run.choice,
+            "seed": run.seed,
             "spec": cell.spec.model_dump(mode="json"),
             "code": code,
             "torch": torch.__version__,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
         }
-        return Checkpoint(self._store.checkpoint(cell.spec, seed, fit), json.dumps(identity, sort_keys=True))
+        return Checkpoint(self._store.checkpoint(cell.spec, run.seed, fit), json.dumps(identity, sort_keys=True))
+
+    @contextlib.contextmanager
+    def _followed(self, run: SelectionRun | RefitRun, fit: Fit) -> Iterator[None]:
+        """While this is entered, trackers are told of ``run``; of several processes that share it, by the first."""
+        store, spec = self._store, self._cell.spec
+        with contextlib.ExitStack() as stack:
+            if store and parallel.rank() == 0:
+                name = store.fit_name(spec, run.seed, fit)
+                settings = spec.model_dump(mode="json") | {"seed": run.seed, "derived": self._derived}
+                made = (TRACKERS[kind].obj(name, settings, store.logs / kind / name) for kind in self._trackers)
+                run.trackers = [stack.enter_context(contextlib.closing(tracker)) for tracker in made]
+            yield
 
     def _slot(self, data: TrainData) -> Slot:
         entry, weight = LOSSES[self._cell.spec.loss], self._config.regression_weight

@@ -64,9 +64,11 @@ class RunJob(Job[Result]):
 
     Attributes:
         force: run what is stored too.
+        trackers: the names of what shows the fits while they last.
     """
 
     force: bool = False
+    trackers: tuple[str, ...] = ()
 
     def run(self) -> Iterator[Result]:  # noqa: D102 - see Job
         store, cell = Store(self.folder), self.cell
@@ -79,7 +81,7 @@ class RunJob(Job[Result]):
             stored = [] if self.force else self.stored()
             yield from stored
             missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in stored})
-            for result in run_cell(replace(cell, seeds=missing), store) if missing else ():
+            for result in run_cell(replace(cell, seeds=missing), store, self.trackers) if missing else ():
                 if result.status == "skipped":
                     raise Incompatible(result.error)
                 if parallel.rank() == 0:

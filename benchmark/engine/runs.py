@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from benchmark import parallel
-from benchmark.api import Criterion, Method, Run, Stateful, derive_seed
+from benchmark.api import Criterion, Method, Run, Stateful, Tracker, derive_seed
 from benchmark.engine.evaluate import curve
 from benchmark.engine.protocol import HeldOut
 from benchmark.measures.metrics import Curve
@@ -51,6 +51,7 @@ class _Run(Run):
         seed: what its random numbers are made from.
         drew: the method has asked for random numbers, so that its result depends on the seed.
         history: a row for each epoch or candidate.
+        trackers: what is told of each row.
     """
 
     def __init__(self, device: torch.device, seed: int, title: str) -> None:
@@ -64,6 +65,7 @@ class _Run(Run):
         self._checkpoint: Checkpoint | None = None
         self.drew = False
         self.history: list[dict[str, float]] = []
+        self.trackers: Sequence[Tracker] = ()
 
     def keep(self, checkpoint: Checkpoint, loss: nn.Module | None, weights: torch.Generator) -> None:
         """Go on from ``checkpoint``, and keep it up to date.
@@ -111,6 +113,8 @@ class _Run(Run):
         training = self._resume(method, loop)
         done = len(self.history)
         numbered = self._numbered(loop)
+        for row in self.history:
+            self._tell(loop.kind, row)
         with self._bar(len(numbered), done, loop.kind) as bar:
             for number, option in numbered[done:]:
                 if self._is_decided(loop):
@@ -120,9 +124,15 @@ class _Run(Run):
                 row = self._note(loop.kind, number)
                 bar.update()
                 self._judge(method, loop, row, bar)
+                self._tell(loop.kind, row)
                 if training:
                     self._save(training)
         self._end(method, loop)
+
+    def _tell(self, kind: str, row: dict[str, float]) -> None:
+        values = {name: value for name, value in row.items() if name != kind}
+        for tracker in self.trackers:
+            tracker.log(int(row[kind]), values)
 
     def _resume(self, method: Method, loop: _Loop[T]) -> Training | None:
         """The training that begins, as its checkpoint left it if there is one; None where none can be kept."""
@@ -235,16 +245,20 @@ class SelectionRun(_Run):
 
 
 class RefitRun(_Run):
-    """Goes straight through the ``choice`` that a ``SelectionRun`` made, without looking at any held-out image."""
+    """Goes straight through the choice that a ``SelectionRun`` made, without looking at any held-out image.
+
+    Attributes:
+        choice: how many options that one went through up to the best one.
+    """
 
     def __init__(self, device: torch.device, seed: int, title: str, choice: int) -> None:
         super().__init__(device, seed, title)
-        self._choice = choice
+        self.choice = choice
 
     def _numbered(self, loop: _Loop[T]) -> Sequence[tuple[int, T]]:
         # Epochs lead up to the chosen one; candidates stand each for itself.
-        first = 1 if loop.kind == "epoch" else self._choice
-        return list(enumerate(loop.options[first - 1 : self._choice], first))
+        first = 1 if loop.kind == "epoch" else self.choice
+        return list(enumerate(loop.options[first - 1 : self.choice], first))
 
     def _is_decided(self, loop: _Loop[T]) -> bool:  # noqa: ARG002 - the selection has decided
         return False

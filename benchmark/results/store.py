@@ -41,6 +41,16 @@ class Store:
         """Where the checkpoints of a run lie."""
         return [self.checkpoint(spec, seed, fit) for fit in get_args(Fit)]
 
+    def fit_name(self, spec: Spec, seed: int, fit: Fit) -> str:
+        """``<dataset>/<method>+<loss>/<key>-s<seed>/<fit>``, what trackers call a run's fit."""
+        run = self.path(spec, seed).relative_to(self.folder).with_suffix("")
+        return (run / fit).as_posix()
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what trackers write: beside that of results, which holds nothing else."""
+        return self.folder.with_name("logs")
+
     def cell(self, spec: Spec) -> Path:
         """What the results of a cell lie beside, and what is claimed by whoever runs it; there is no such file."""
         return self.folder / spec.dataset / f"{spec.method}+{spec.loss}" / spec.key

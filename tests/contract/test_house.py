@@ -25,6 +25,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "results": ("measures",),
     "engine": ("results", "measures"),
     "launchers": ("engine", "results", "measures"),
+    "trackers": (),
     "boards": ("results", "measures"),
     "report": ("boards", "results", "measures"),
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from benchmark.api import (
     Run,
     Slot,
     Split,
+    Tracker,
     TrainData,
     derive_seed,
 )
@@ -220,6 +221,24 @@ class ToyLoss(RegressionLoss):
 
     def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
         return 1 / (0.3 + (predicted - target).abs())
+
+
+class Recorder(Tracker):
+    """Remembers what it is told; all of them are in ``made``, which a test empties."""
+
+    made: ClassVar[list[Recorder]] = []
+
+    def __init__(self, name: str, settings: Mapping[str, Any], folder: Path) -> None:
+        super().__init__(name, settings, folder)
+        self.rows: list[dict[str, float]] = []
+        self.closed = 0
+        self.made.append(self)
+
+    def log(self, number: int, values: Mapping[str, float]) -> None:
+        self.rows.append({"epoch": number, **values})
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 class ClassLoss(ToyLoss):

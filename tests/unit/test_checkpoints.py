@@ -7,7 +7,7 @@ import pickle
 import random
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout
 
-from benchmark.api import Meta, Method, Run, Slot, TrainData
+from benchmark.api import Meta, Method, Run, Slot, Tracker, TrainData
 from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.results import checkpoints
 from benchmark.results.checkpoints import Checkpoint
 from benchmark.toolkit import GradientConfig, minimise
 from losses import build
 from tests.reference.faults import Killed
-from tests.reference.toy import CPU, make_train, seeded
+from tests.reference.toy import CPU, Recorder, make_train, seeded
 
 N_EPOCHS = 5
 
@@ -104,12 +104,20 @@ def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def fit(path: Path | None, *, dies_at: int = -1, refit: bool = False, kind: type[Learner] = Learner) -> Any:
+def fit(
+    path: Path | None,
+    *,
+    dies_at: int = -1,
+    refit: bool = False,
+    kind: type[Learner] = Learner,
+    trackers: Sequence[Tracker] = (),
+) -> Any:
     """The weights, the history, what was selected, and the number of steps of a fit that dies at one."""
     data, held = make_train()
     method, loss = kind(data.meta), build("balanced-mse", n_classes=data.n_seen, n_attributes=8, noise_lr=0.1)
     method.dies_at = dies_at
     run = RefitRun(CPU, 0, "toy", 4) if refit else SelectionRun(CPU, 0, "toy", held)
+    run.trackers = trackers
     torch.manual_seed(7)
     if path:
         run.keep(Checkpoint(path, "this fit"), loss, seeded(0))
@@ -139,6 +147,15 @@ def test_a_fit_that_ended_is_not_done_again(tmp_path: Path) -> None:
     first, again = fit(tmp_path / "it.pt"), fit(tmp_path / "it.pt")
     assert_same(first, again)
     assert again[-1] == 0
+
+
+def test_trackers_are_told_of_earlier_epochs_too(tmp_path: Path) -> None:
+    unbroken, first, second = fit(None), Recorder("", {}, tmp_path), Recorder("", {}, tmp_path)
+    with pytest.raises(Killed):
+        fit(tmp_path / "it.pt", dies_at=unbroken[-1] - 1, trackers=[first])
+    _, history, *_ = fit(tmp_path / "it.pt", trackers=[second])
+    assert second.rows == history == unbroken[1]
+    assert first.rows == history[:-1]
 
 
 def test_a_loop_of_ones_own_that_tells_its_state_goes_on(tmp_path: Path) -> None:

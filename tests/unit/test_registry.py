@@ -20,7 +20,7 @@ from torch import Tensor
 import benchmark.registry
 from benchmark.api import Dataset, LossConfig, Method, RegressionLoss
 from benchmark.errors import InputError, did_you_mean
-from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, LossEntry, MethodEntry, load_plugins
+from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, TRACKERS, LossEntry, MethodEntry, load_plugins
 from benchmark.registry import Registry, subclass_problem
 from tests.reference.data_root import write_folder
 
@@ -242,7 +242,8 @@ def test_without_data_the_stand_ins_are_the_default(tmp_path: Path):
 
 
 def test_kinds_are_in_the_singular():
-    assert [r.kind for r in (METHODS, LOSSES, DATASETS, LAUNCHERS)] == ["method", "loss", "data set", "launcher"]
+    kinds = [registry.kind for registry in (METHODS, LOSSES, DATASETS, LAUNCHERS, TRACKERS)]
+    assert kinds == ["method", "loss", "data set", "launcher", "tracker"]
     assert {"inline", "local"} <= set(LAUNCHERS.names())
     assert all(issubclass(entry.obj, Dataset) for entry in DATASETS)
 
