@@ -232,14 +232,14 @@ class _Experiment:
             if slot.absent and method.needs_loss:
                 raise Incompatible("it regresses attributes and does nothing else, so it needs a loss")
             if checkpoint:
-                run.keep(checkpoint, slot.loss, rng)
+                run.resume_from(checkpoint, slot.loss, rng)
             method.fit(data, slot, run)
             drew = not all(map(torch.equal, states, [rng.get_state(), torch.get_rng_state()]))
         self._earlier_s += checkpoint.earlier_s if checkpoint else 0.0
         return _Fitted(method, run.history, deterministic=not (run.drew or drew))
 
     def _checkpoint(self, run: SelectionRun | RefitRun, fit: Fit) -> Checkpoint | None:
-        """Where a fit is kept; nowhere if several processes share it, or its code is in no file to be known by."""
+        """The checkpoint of a fit; None if several processes share it, or its code is in no file to be known by."""
         cell, code = self._cell, self._cell.sources()
         if self._store is None or parallel.size() > 1 or None in code.values():
             return None

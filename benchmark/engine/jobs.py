@@ -74,10 +74,9 @@ class RunJob(Job[Result]):
         store, cell = Store(self.folder), self.cell
         # The processes of torchrun are at one run together: it is claimed by none of them.
         with hold(store.cell(cell.spec)) if parallel.size() == 1 else nullcontext():
-            for seed in cell.seeds:
-                for path in (store.path(cell.spec, seed), *store.checkpoints(cell.spec, seed)):
-                    for file in unfinished(path):
-                        file.unlink(missing_ok=True)  # of a process that was killed: nobody else is at this cell
+            paths = [path for seed in cell.seeds for path in store.files(cell.spec, seed)]
+            for file in [file for path in paths for file in unfinished(path)]:
+                file.unlink(missing_ok=True)  # of a process that was killed: nobody else is at this cell
             stored = [] if self.force else self.stored()
             yield from stored
             missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in stored})

@@ -67,8 +67,8 @@ class _Run(Run):
         self.history: list[dict[str, float]] = []
         self.trackers: Sequence[Tracker] = ()
 
-    def keep(self, checkpoint: Checkpoint, loss: nn.Module | None, weights: torch.Generator) -> None:
-        """Go on from ``checkpoint``, and keep it up to date.
+    def resume_from(self, checkpoint: Checkpoint, loss: nn.Module | None, weights: torch.Generator) -> None:
+        """Go on from ``checkpoint`` if there is one, and write it anew from time to time.
 
         Args:
             checkpoint: where.

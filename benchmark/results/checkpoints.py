@@ -100,9 +100,9 @@ class Training:
     def __init__(
         self, method: nn.Module, loss: nn.Module | None, parts: Sequence[Stateful], rngs: Sequence[torch.Generator]
     ) -> None:
-        self._parts: list[Stateful] = [method, *([loss] if loss else []), *parts]
+        modules = {"method": method} if loss is None else {"method": method, "loss": loss}
+        self._parts: list[Stateful] = [*modules.values(), *parts]
         self._rngs = [*rngs, torch.default_generator, *_cuda_generators(method)]
-        modules = {"method": method, "loss": loss or nn.Module()}
         names = {p: f"{kind}.{name}" for kind, module in modules.items() for name, p in module.named_parameters()}
         self._optimisers = _Optimisers(names)
 

@@ -41,6 +41,10 @@ class Store:
         """Where the checkpoints of a run lie."""
         return [self.checkpoint(spec, seed, fit) for fit in get_args(Fit)]
 
+    def files(self, spec: Spec, seed: int) -> list[Path]:
+        """All that may be written of a run: its result and its checkpoints."""
+        return [self.path(spec, seed), *self.checkpoints(spec, seed)]
+
     def fit_name(self, spec: Spec, seed: int, fit: Fit) -> str:
         """``<dataset>/<method>+<loss>/<key>-s<seed>/<fit>``, what trackers call a run's fit."""
         run = self.path(spec, seed).relative_to(self.folder).with_suffix("")

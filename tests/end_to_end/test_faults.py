@@ -96,34 +96,20 @@ def test_a_long_fit_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     """A worker dies while it selects, a command while it refits; the third one comes to what an unbroken does."""
     whole, grid, out = Grid(tmp_path / "whole", 1, LONG_PLUGIN), Grid(tmp_path, 1, LONG_PLUGIN), tmp_path / "out"
     undisturbed = whole.start(tmp_path / "undisturbed", "--loss", "remse")
-    command = grid.start(out, "--loss", "remse", "--launcher", "local")
-    wait_for_checkpoint(out, "select")
-    os.kill(int(grid.diary[-1].split()[-1]), signal.SIGKILL)
-    _, errors = command.communicate(timeout=200)
-    assert "its process was ended by SIGKILL" in errors
-    command = grid.start(out, "--loss", "remse")
-    wait_for_checkpoint(out, "refit")
-    command.kill()
-    command.wait()
-    assert finished(out) == {}
-    command = grid.start(out, "--loss", "remse")
-    output, errors = command.communicate(timeout=200)
-    assert command.returncode == 0, errors
+    (tmp_path / "deaths").write_text("5 15")  # 12 epochs select, of which the fifth is done twice
+    for launcher, code in (("local", 1), ("inline", -signal.SIGKILL), ("inline", 0)):
+        command = grid.start(out, "--loss", "remse", "--launcher", launcher)
+        output, errors = command.communicate(timeout=200)
+        assert command.returncode == code, errors
     assert "1 runs: 1 ok" in output
     assert rubbish(out) == [], "the checkpoints go when the run is stored"
     assert undisturbed.wait(timeout=200) == 0
     assert measures(out) == measures(tmp_path / "undisturbed")
-    assert len(whole.diary) <= len(grid.diary) <= len(whole.diary) + 2, "a kill costs the epoch that was under way"
+    assert len(whole.diary) > 12 + 2, "the second death was in a refit that had a checkpoint"
+    assert len(grid.diary) == len(whole.diary) + 2, "a death costs the epoch that was under way"
     (stored,) = (out / "results").glob("*/*/*.json")
     cost = json.loads(stored.read_text())["cost"]
-    assert cost["fit_s"] > 0.1 * len(whole.diary), "the time of the processes that died counts"
-
-
-def wait_for_checkpoint(out: Path, fit: str) -> None:
-    deadline = time.monotonic() + 200
-    while not list(out.glob(f"results/*/*/*.{fit}.pt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert cost["fit_s"] > 0.05 * len(whole.diary), "the time of the processes that died counts"
 
 
 @pytest.mark.soak

@@ -39,9 +39,11 @@ class Tiny(Method):
         return None
 """
 
-#: One that is trained for some seconds, with a checkpoint and a line in the diary at each epoch.
+#: One that is trained by epochs of a step, with a checkpoint after each and a line in the diary before; at the lines
+#: whose numbers are in the file ``deaths`` its process kills itself.
 LONG_PLUGIN = """
 import os
+import signal
 import time
 from pathlib import Path
 from torch import nn
@@ -52,6 +54,7 @@ from benchmark.toolkit import GradientConfig, linear, minimise
 
 checkpoints.EVERY, checkpoints.SHARE = 0.0, float("inf")
 DIARY = Path(__file__).with_name("diary")
+SECONDS = 0.05
 
 @METHODS.register("tiny", title="Tiny", family="embedding", year=2026, source="a test of faults")
 class Tiny(Method):
@@ -69,7 +72,10 @@ class Tiny(Method):
         def objective(x, y):
             with DIARY.open("a") as file:
                 file.write(f"step {os.getpid()}\\n")
-            time.sleep(0.1)
+            deaths = DIARY.with_name("deaths")
+            if deaths.exists() and str(len(DIARY.read_text().splitlines())) in deaths.read_text().split():
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(SECONDS)
             return slot(nn.functional.dropout(self.projection(x), 0.1), y)
         minimise(self, objective, data, slot, run)
     def scores(self, x, classes):

@@ -120,7 +120,7 @@ def fit(
     run.trackers = trackers
     torch.manual_seed(7)
     if path:
-        run.keep(Checkpoint(path, "this fit"), loss, seeded(0))
+        run.resume_from(Checkpoint(path, "this fit"), loss, seeded(0))
     method.fit(data, Slot(data.attributes, loss), run)
     selected = [getattr(run, name, None) for name in ("choice", "value", "criterion")]
     return [*method.state_dict().values(), *loss.state_dict().values()], run.history, selected, method.steps
