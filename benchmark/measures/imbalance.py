@@ -41,7 +41,10 @@ class Imbalance:
 
 
 def error_matrix(predicted: Tensor, labels: Tensor, attributes: Tensor) -> Tensor:
-    """(C, A) mean over each class's images of (n(p) - n(a))^2, n(v) = v / (|v| + 1e-10); NaN for absent classes.
+    """(C, A) mean over each class's images of (n(p) - n(a))^2, n(v) = v / (|v| + 1e-10).
+
+    It is NaN for absent classes, and for semantics in which all classes agree: of these there is nothing to predict, and
+    sentence vectors have some that are 0 for every class.
 
     Args:
         predicted: (N, A) the predicted semantics p of each image.
@@ -63,26 +66,28 @@ def error_matrix(predicted: Tensor, labels: Tensor, attributes: Tensor) -> Tenso
         raise ValueError("predicted must be finite, got NaN or infinity instead")
     errors = (predicted - _unit_rows(attributes)[labels]).square()
     sums = torch.zeros(n_classes, n_attributes, dtype=torch.float64).index_add_(0, labels, errors)
-    return sums / torch.bincount(labels, minlength=n_classes)[:, None]
+    means = sums / torch.bincount(labels, minlength=n_classes)[:, None]
+    constant = (attributes == attributes[0]).all(dim=0).cpu()
+    return means.masked_fill(constant, torch.nan)
 
 
 def summarise(errors: Tensor, values: Tensor) -> Imbalance:
-    """The measures of an error matrix; classes without images (rows of NaN) are left out.
+    """The measures of an error matrix; absent classes (rows of NaN) and constant semantics (columns) are left out.
 
     Args:
         errors: (K, A) the error of each class and semantic.
         values: (K, A) its label value, on any scale, for ``r``.
 
     Raises:
-        ValueError: shapes disagree, no class has images, or an error is not finite.
+        ValueError: shapes disagree, nothing is left, or an error is not finite.
     """
     errors, values = errors.cpu().double(), values.detach().cpu().double()
     if errors.shape != values.shape:
         raise ValueError(f"errors and values must agree in shape, got {tuple(errors.shape)} and {tuple(values.shape)}")
-    present = ~errors.isnan().all(dim=1)
-    errors, values = errors[present], values[present]
+    present, varies = ~errors.isnan().all(dim=1), ~errors.isnan().all(dim=0)
+    errors, values = errors[present][:, varies], values[present][:, varies]
     if not errors.numel():
-        raise ValueError("errors must hold at least one class with images, got none instead")
+        raise ValueError("errors must hold a class with images and a semantic that varies, got none instead")
     if not (errors.isfinite().all() and values.isfinite().all()):
         raise ValueError("errors and values must be finite in classes with images, got NaN or infinity instead")
     per_semantic = errors.mean(dim=0)

@@ -184,13 +184,15 @@ def _detail(board: Board, group: Group, data_root: Path | None) -> Iterator[str 
     errors = {loss: mean_errors(group.rows[loss]) for loss in COMPARED if has_errors(group, loss)}
     if REFERENCE in errors:
         values = _label_values(board, group, data_root)
+        varies = ~np.isnan(errors[REFERENCE]).all(axis=0)
+        errors = {loss: matrix[:, varies] for loss, matrix in errors.items()}
         n_seen = sum(c.seen for c in classes(group.rows[REFERENCE]))
         if isinstance(values, str):
             yield f"No errors over label values: {values}."
             by = f"mean error under {REFERENCE}"
             order = np.argsort(np.nanmean(errors[REFERENCE], axis=0), kind="stable")
         else:
-            by = "mean label value"
+            values, by = values[:, varies], "mean label value"
             order = np.argsort(values.mean(axis=0), kind="stable")
             yield Picture(
                 f"values-{slug}",

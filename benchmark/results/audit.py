@@ -196,6 +196,7 @@ def _of_imbalance(report: ImbalanceReport, seen: npt.NDArray[np.bool_]) -> Itera
     if len(errors) != len(seen):
         yield f"imbalance.errors must have a row for each of {len(seen)} classes, got {len(errors)} instead"
         return
+    errors = errors[:, ~np.isnan(errors).all(axis=0)]
     for part, rows in (("seen", errors[seen]), ("unseen", errors[~seen])):
         per_semantic = rows[~np.isnan(rows).all(axis=1)].mean(axis=0)
         for name, value in (("mean", per_semantic.mean()), ("std", per_semantic.std())):

@@ -10,10 +10,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 
 from benchmark.boards.files import check, schema, write_boards
 from benchmark.errors import InputError
 from benchmark.leaderboard import main
+from benchmark.measures.imbalance import decode, encode, summarise
 from benchmark.results import record
 from benchmark.results.audit import Stored, audit, read_all
 from benchmark.results.record import Result
@@ -170,6 +172,24 @@ def test_figures_of_another_error_matrix_are_refused() -> None:
 
     lines = audit([changed(of("awa1"), scaled)])
     assert [line.partition(" must")[0] for line in lines] == [f"a.json: imbalance.unseen.{n}" for n in ("mean", "std")]
+
+
+def test_an_error_matrix_may_leave_out_semantics_but_no_single_error() -> None:
+    def blanked(rows: slice) -> Callable[[Content], None]:
+        def edit(content: Content) -> None:
+            imbalance = content["evaluation"]["imbalance"]
+            errors = decode(imbalance["errors"])
+            errors[rows, 3] = torch.nan
+            seen = torch.tensor([c["seen"] for c in content["evaluation"]["per_class"]])
+            for part, which in (("seen", seen), ("unseen", ~seen)):
+                kept = errors[which][:, torch.arange(errors.shape[1]) != 3]
+                imbalance[part] |= vars(summarise(kept, kept)) | {"r": None}
+            imbalance["errors"] = encode(errors)
+
+        return edit
+
+    assert audit([changed(of("awa1"), blanked(slice(None)))]) == []
+    assert "imbalance.seen.mean must be that of the error matrix" in audit([changed(of("awa1"), blanked(slice(1)))])[0]
 
 
 # Context --------------------------------------------------------------------------------------------------------------

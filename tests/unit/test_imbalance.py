@@ -40,15 +40,16 @@ def slow_error_matrix(predicted: list[list[float]], labels: list[int], attribute
     for c, a in enumerate(attributes):
         images = [unit(p) for p, label in zip(predicted, labels, strict=True) if label == c]
         for k in range(len(a)):
-            if images:
+            if images and len({row[k] for row in attributes}) > 1:
                 errors[c, k] = sum((p[k] - unit(a)[k]) ** 2 for p in images) / len(images)
     return errors
 
 
 def slow_summary(errors: np.ndarray, values: np.ndarray) -> Imbalance:
-    present = [c for c in range(len(errors)) if not math.isnan(errors[c, 0])]
-    columns = [[float(errors[c, k]) for c in present] for k in range(errors.shape[1])]
-    labels = [[float(values[c, k]) for c in present] for k in range(errors.shape[1])]
+    present = [c for c in range(len(errors)) if any(not math.isnan(error) for error in errors[c])]
+    told = [k for k in range(errors.shape[1]) if any(not math.isnan(row[k]) for row in errors)]
+    columns = [[float(errors[c, k]) for c in present] for k in told]
+    labels = [[float(values[c, k]) for c in present] for k in told]
     per_semantic = [statistics.fmean(column) for column in columns]
     r = [pearsonr(x, y).statistic for x, y in zip(labels, columns, strict=True) if len(set(x)) > 1 and len(set(y)) > 1]
     mean, std = statistics.fmean(per_semantic), statistics.pstdev(per_semantic)
@@ -110,8 +111,19 @@ def test_error_matrix_takes_any_float_and_device(dtype: torch.dtype, device: str
 
 
 def test_rows_of_zeros_are_no_division_by_zero() -> None:
-    errors = error_matrix(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[0.0, 3.0]]))
-    assert errors.tolist() == [[0.0, pytest.approx(1.0)]]
+    errors = error_matrix(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([[0.0, 3.0], [0.0, 0.0]]))
+    assert errors[:, 1].tolist() == [pytest.approx(1.0), 0.0]
+
+
+def test_semantics_in_which_all_classes_agree_have_no_error() -> None:
+    predicted, labels, attributes = draw(0, 20, 4, 6)
+    attributes[:, [1, 4]] = torch.tensor([0.0, 0.1], dtype=torch.float64)
+    errors = error_matrix(predicted, labels, attributes)
+    varies = [0, 2, 3, 5]
+    assert errors.isnan().all(dim=0).tolist() == [False, True, False, False, True, False]
+    assert errors[:, varies].isfinite().all()
+    assert summarise(errors, attributes) == summarise(errors[:, varies], attributes[:, varies])
+    assert torch.equal(decode(encode(errors)).isnan(), errors.isnan())
 
 
 def test_perfect_predictions_have_no_error() -> None:
@@ -135,11 +147,12 @@ def test_error_matrix_refuses_bad_input() -> None:
 
 
 @untimed
-@given(seeds, st.integers(1, 12), st.integers(1, 6), st.integers(1, 25))
+@given(seeds, st.integers(1, 12), st.integers(2, 6), st.integers(1, 25))
 def test_summary_agrees_with_loops(seed: int, n: int, n_classes: int, n_attributes: int) -> None:
     predicted, labels, attributes = draw(seed, n, n_classes, n_attributes)
-    attributes[:, 0] = 0.1  # a constant label column, whose mean does not come out as 0.1 in floating point
+    attributes[:, 0] = torch.arange(n_classes)
     errors = error_matrix(predicted, labels, attributes)
+    attributes[:, 0] = 0.1  # a constant label column, whose mean does not come out as 0.1 in floating point
     ours, slow = summarise(errors, attributes), slow_summary(errors.numpy(), attributes.numpy())
     assert ours.mean == pytest.approx(slow.mean, rel=1e-12)
     assert ours.std == pytest.approx(slow.std, rel=1e-10, abs=1e-15)
@@ -214,7 +227,7 @@ def test_summary_refuses_bad_input() -> None:
     errors = torch.ones(3, 4)
     with pytest.raises(ValueError, match="must agree in shape"):
         summarise(errors, errors[:2])
-    with pytest.raises(ValueError, match="at least one class with images"):
+    with pytest.raises(ValueError, match="a class with images and a semantic that varies"):
         summarise(torch.full((3, 4), torch.nan), errors)
     errors[1, 2] = torch.nan
     with pytest.raises(ValueError, match="must be finite in classes with images"):

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,22 @@ def test_a_report_shows_each_picture_as_png_and_svg(tmp_path: Path, data_root: P
     assert all(files[f"{path}.png"].startswith(b"\x89PNG") and b"<svg" in files[f"{path}.svg"] for path in shown)
     assert all("res101 features" in files[f"{path}.svg"].decode() for path in shown)
     assert "- `remse` \N{MINUS SIGN} `mse`: lower mean in 1 of 1 (1)" in page
+
+
+def test_semantics_in_which_all_classes_agree_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.report.canvas.render", lambda draw: draw() and (b"png", b"svg"))
+    monkeypatch.setenv("ZSL_CACHE", str(tmp_path / "cache"))
+    constant = replace(SPLIT, attributes=np.where(np.arange(A) == 1, np.float32(0), SPLIT.attributes))
+    write_folder(tmp_path / "data" / "TOY", constant, {"res101": SPLIT.features})
+    revision = DATASETS.resolve("toy", {}, tmp_path / "data").revision
+    store = Store(tmp_path / "results")
+    for label in LOSSES:
+        errors = errors_of("even", label, 0).index_fill(1, torch.tensor([1]), torch.nan)
+        store.save(run("even", label, 0, errors, revision=revision))
+    for root in (None, tmp_path / "data"):
+        page = render(store.folder, "toy", ["even"], root)["README.md"].decode()
+        assert "Error of the worst tenth of semantics on unseen classes: `mse` " in page
+        assert not re.search(r"\bnan\b", page)
 
 
 def test_a_picture_has_the_same_bytes_each_time_whatever_the_user_has_set(groups: list[Group]) -> None:
