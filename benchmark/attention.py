@@ -119,7 +119,7 @@ def _names(file: Path | None, n: int) -> list[str]:
     """What the attributes are called, by the file where there is one."""
     if file is None:
         return [f"attribute {number + 1}" for number in range(n)]
-    from datasets.features.attribute_vectors import read_names, readable
+    from datasets.features.name_vectors import read_names, readable
 
     names = [readable(name) for name in read_names(file)]
     if len(names) != n:

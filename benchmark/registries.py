@@ -122,6 +122,17 @@ class DatasetRegistry(Registry[DatasetEntry]):
         found = (path.parent for marker in markers for path in data_root.glob(f"*/{marker}") if path.is_file())
         return {folder.name.lower(): folder for folder in sorted(found)}
 
+    def folder(self, name: str, data_root: Path) -> Path:
+        """The folder of the data set ``name``, in any case.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = self.folders(data_root)
+        if name.lower() not in found:
+            raise InputError(f"no data set {name!r} under the data root; {did_you_mean(name.lower(), found)}")
+        return found[name.lower()]
+
     def resolve(self, name: str, options: Mapping[str, Any], data_root: Path | None) -> Dataset:
         """The data set ``name``: a registered one, else a folder of ``data_root``, in any case.
 

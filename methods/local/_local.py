@@ -16,7 +16,7 @@ from benchmark.config import Config
 from benchmark.toolkit import minimise
 from methods.local._backbone import BackboneConfig, TrainedBackbone
 
-_NO_VECTORS = "needs attribute vectors; python -m datasets.features.vectors makes them"
+_NO_VECTORS = "needs vectors of the names of attributes; python -m datasets.features.vectors makes them for att"
 
 
 class RegionSettings(Config):

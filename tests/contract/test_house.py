@@ -214,7 +214,7 @@ def test_code_is_imported_by_the_registries_or_by_the_name_that_the_user_gave():
         "benchmark.registry": {"importlib.import_module"},
         "benchmark.registries": {"spec.loader.exec_module"},
         "benchmark.toolkit.lite0": {"import_module"},
-        "datasets.features.attribute_vectors": {"importlib.import_module"},
+        "datasets.features.name_vectors": {"importlib.import_module"},
     }
     ways = {"import_module", "exec_module", "__import__", "exec", "eval", "run_path", "run_module"}
     for module, file in MODULES.items():

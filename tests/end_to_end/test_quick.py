@@ -34,6 +34,7 @@ ANSWERS = {
     "help of attention": (["benchmark.attention", "--help"], 0),
     "help of extract": (["datasets.features.extract", "--help"], 0),
     "help of vectors": (["datasets.features.vectors", "--help"], 0),
+    "help of semantics": (["datasets.features.semantics", "--help"], 0),
     "help of download": (["datasets.download", "--help"], 0),
     "help of emoji": (["datasets.emoji", "--help"], 0),
     "list": (["benchmark.run", "--list"], 0),

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from datasets.emoji.build import IMAGE_PATHS, TAGS_PATH
 from datasets.emoji.classes import RENDERINGS, EmojiClass, read_classes
-from datasets.emoji.packages import SOURCES, Package, Sources
+from datasets.emoji.packages import SOURCES, Sources
+from datasets.packages import Package
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
 BERT = {

