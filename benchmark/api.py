@@ -166,6 +166,7 @@ class Meta:
         n_unseen: the number of unseen classes.
         grid: (h, w) of local features, (H, W) of images.
         n_vector: V, the size of the attributes' name vectors; 0 where there are none.
+        n_class_vector: the size of the classes' further vectors; 0 where there are none.
         kind: what the features are.
     """
 
@@ -175,6 +176,7 @@ class Meta:
     n_unseen: int
     grid: tuple[int, int] | None = None
     n_vector: int = 0
+    n_class_vector: int = 0
     kind: FeatureKind = "global"
 
 
@@ -189,6 +191,8 @@ class TrainData:
         attributes: (n_seen + n_unseen, A) float32, seen classes first.
         n_seen: the number of seen classes.
         attribute_vectors: (A, V) float32, a vector of each attribute's name; None where the data set has none.
+        class_vectors: (n_seen + n_unseen, V) float32, other semantics of each class, such as a vector of its name, for
+            methods that take both; None where the user chose none.
     """
 
     features: Tensor
@@ -196,6 +200,7 @@ class TrainData:
     attributes: Tensor
     n_seen: int
     attribute_vectors: Tensor | None = None
+    class_vectors: Tensor | None = None
 
     @property
     def meta(self) -> Meta:
@@ -209,6 +214,7 @@ class TrainData:
             n_classes - self.n_seen,
             grid=(grid[0], grid[1]) if grid else None,
             n_vector=0 if self.attribute_vectors is None else self.attribute_vectors.shape[1],
+            n_class_vector=0 if self.class_vectors is None else self.class_vectors.shape[1],
             kind=feature_kind(self.features),
         )
 
@@ -516,6 +522,7 @@ class Split:
         test_unseen: indices of the test images of unseen classes.
         validation_classes: the seen classes that play the unseen ones in validation; None: drawn by the protocol.
         attribute_vectors: (A, V) float32, a vector of each attribute's name; None where there are none.
+        class_vectors: (C, V) float32, other semantics of each class beside ``attributes``; None where there are none.
     """
 
     features: npt.NDArray[np.float32 | np.float16 | np.uint8]
@@ -527,6 +534,7 @@ class Split:
     test_unseen: npt.NDArray[np.int64]
     validation_classes: npt.NDArray[np.int64] | None = None
     attribute_vectors: npt.NDArray[np.float32] | None = None
+    class_vectors: npt.NDArray[np.float32] | None = None
 
     @property
     def kind(self) -> FeatureKind:
@@ -574,6 +582,11 @@ class Split:
                 yield "attribute vectors", f"must be one for each of the {self.attributes.shape[1]} attributes, {got}"
             elif not np.isfinite(vectors).all():
                 yield "attribute vectors", "must be finite, got NaN or infinity instead"
+        if (vectors := self.class_vectors) is not None:
+            if vectors.ndim != 2 or len(vectors) != c:
+                yield "class vectors", f"must be one for each of the {c} classes, got shape {vectors.shape} instead"
+            elif not np.isfinite(vectors[self.classes]).all():
+                yield "class vectors", "must be finite, got NaN or infinity instead"
         if n and not (self.labels.min() >= 0 and self.labels.max() < c):
             yield "labels", f"must be in 1..{c}, got {self.labels.min() + 1}..{self.labels.max() + 1} instead"
         parts = {"trainval_loc": self.trainval, "test_seen_loc": self.test_seen, "test_unseen_loc": self.test_unseen}

@@ -109,10 +109,12 @@ class Xlsa17(api.Dataset):
                 values. ``original_att`` keeps its released scale too (0..100 in CUB, AWA1 and AWA2, 0..1 in SUN and
                 aPY), but a negative value, which marks a missing annotation there, is read as 0. Any other name is that
                 of a file ``<name>_splits.mat``, whose columns are brought to unit norm.
+            class_vectors: the name of such a file whose content is given to methods beside the attributes.
         """
 
         features: str = "auto"
         attributes: str = "att"
+        class_vectors: str | None = None
 
     config: Config
     #: What an error about missing files advises.
@@ -122,10 +124,14 @@ class Xlsa17(api.Dataset):
     def features(self) -> str:
         """The name of the feature file, with that of the semantics, ``+sent``, where they are not ``att``.
 
+        What is given beside them is named too: ``+with-names``.
+
         Raises:
             InputError: there is no such file, or ``auto`` leaves a choice.
         """
-        return self.feature_set + ("" if self._semantics == "att" else f"+{self._semantics}")
+        beside = self.config.class_vectors
+        chosen = "" if self._semantics == "att" else f"+{self._semantics}"
+        return self.feature_set + chosen + (f"+with-{beside}" if beside else "")
 
     @property
     def feature_set(self) -> str:
@@ -165,6 +171,8 @@ class Xlsa17(api.Dataset):
             files.append(array)
             if vectors := self._vector_file:
                 files.append(vectors)
+        if beside := self._class_vector_file:
+            files.append(beside)
         digests = [_sha256(file) for file in files]
         return hashlib.sha256("\n".join([self._semantics, *digests]).encode()).hexdigest()[:12]
 
@@ -203,6 +211,9 @@ class Xlsa17(api.Dataset):
         if file_of_semantics := self._semantics_file:
             split = replace(split, attributes=semantics.read(file_of_semantics, names))
             split.check(str(file_of_semantics))
+        if beside := self._class_vector_file:
+            split = replace(split, class_vectors=semantics.read(beside, names))
+            split.check(str(beside))
         if vectors := self._vector_file if array else None:
             split = replace(split, attribute_vectors=_vectors(vectors))
             split.check(str(vectors))
@@ -219,6 +230,14 @@ class Xlsa17(api.Dataset):
     def _semantics_file(self) -> Path | None:
         """The file of the semantics; None where they are variables of the splits."""
         return None if self._semantics in ATTRIBUTES else semantics.file_of(self._folder, self._semantics)
+
+    @property
+    def _class_vector_file(self) -> Path | None:
+        """The file of what is given beside the semantics; None where nothing is."""
+        wanted, known = self.config.class_vectors, semantics.known(self._folder)
+        if wanted is not None and wanted not in known:
+            raise InputError(f"{self._folder}: no class_vectors {wanted!r}; {did_you_mean(wanted, known)}")
+        return None if wanted is None else semantics.file_of(self._folder, wanted)
 
     @property
     def _folder(self) -> Path:

@@ -145,10 +145,18 @@ def train_data(split: Split, stage: Stage, preprocess: str, device: torch.device
     """The training images of ``stage`` on ``device``, and the preprocessing that was fitted on them alone."""
     features = torch.from_numpy(split.features[stage.train]).to(device)
     transform = fit_preprocessing(preprocess, features)
-    attributes = torch.from_numpy(split.attributes[_class_order(stage)]).to(device)
+    order = _class_order(stage)
+    attributes = torch.from_numpy(split.attributes[order]).to(device)
     labels = torch.from_numpy(_local_labels(split, stage, stage.train)).to(device)
-    vectors = None if split.attribute_vectors is None else torch.tensor(split.attribute_vectors, device=device)
-    return TrainData(transform(features), labels, attributes, len(stage.seen), vectors), transform
+    data = TrainData(
+        transform(features),
+        labels,
+        attributes,
+        len(stage.seen),
+        attribute_vectors=_optional(split.attribute_vectors, device),
+        class_vectors=_optional(None if split.class_vectors is None else split.class_vectors[order], device),
+    )
+    return data, transform
 
 
 def held_out(split: Split, stage: Stage, transform: Transform, device: torch.device) -> HeldOut:
@@ -166,6 +174,10 @@ def held_out(split: Split, stage: Stage, transform: Transform, device: torch.dev
         n_seen=len(stage.seen),
         class_names=tuple(split.class_names[c] for c in order),
     )
+
+
+def _optional(vectors: npt.NDArray[np.float32] | None, device: torch.device) -> Tensor | None:
+    return None if vectors is None else torch.tensor(vectors, device=device)
 
 
 def _validation_classes(split: Split, name: str, rng: np.random.Generator) -> Indices:

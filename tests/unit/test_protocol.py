@@ -297,6 +297,21 @@ class TestLocalFeaturesAndImages:
         assert np.array_equal(data.attribute_vectors.numpy(), split.attribute_vectors)
         assert held_out(split, stage, transform, CPU).seen_features.dtype == data.features.dtype
 
+    def test_class_vectors_come_in_the_order_of_the_stage(self):
+        vectors = np.random.default_rng(0).standard_normal((len(make_split().class_names), 4)).astype(np.float32)
+        split = replace(make_split(), class_vectors=vectors)
+        split.check()
+        for stage in (evaluation_stage(split), validation_stage(split, "toy")):
+            data, _ = train_data(split, stage, "none", CPU)
+            assert data.class_vectors is not None
+            assert data.meta.n_class_vector == 4
+            assert data.class_vectors.tolist() == [vectors[c].tolist() for c in (*stage.seen, *stage.unseen)]
+        assert train_data(make_split(), evaluation_stage(split), "none", CPU)[0].meta.n_class_vector == 0
+        with pytest.raises(
+            InputError, match=r"^file: class vectors must be one for each of the \d+ classes, got shape"
+        ):
+            replace(split, class_vectors=vectors[1:]).check("file")
+
     def test_global_features_have_no_grid(self):
         meta = train_data(make_split(), evaluation_stage(make_split()), "none", CPU)[0].meta
         assert (meta.kind, meta.grid, meta.n_vector) == ("global", None, 0)

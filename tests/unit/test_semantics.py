@@ -175,6 +175,30 @@ def test_what_is_written_is_read(root: Path) -> None:
     assert np.array_equal(toy(root, attributes="mine").load().attributes, sent(root).attributes)
 
 
+# --- beside the attributes
+
+
+def test_class_vectors_are_given_beside_the_semantics(root: Path) -> None:
+    write_semantics(root, att=VECTORS[:, ::-1], allclasses_names=cells(NAMES[::-1]))
+    plain, revision = toy(root).load(), toy(root).revision
+    dataset = toy(root, class_vectors="sent")
+    split = dataset.load()
+    assert plain.class_vectors is None
+    assert np.array_equal(split.attributes, plain.attributes)
+    assert split.class_vectors is not None
+    assert np.array_equal(split.class_vectors, sent(root).attributes)
+    assert (dataset.features, dataset.feature_set) == ("res101+with-sent", "res101")
+    other = toy(root, attributes="sent", class_vectors="att")
+    assert other.features == "res101+sent+with-att"
+    beside = other.load().class_vectors
+    assert beside is not None
+    assert np.allclose(beside, plain.attributes, rtol=1e-6)
+    assert len({revision, dataset.revision, toy(root, attributes="sent").revision, other.revision}) == 4
+    refusal(lambda: toy(root, class_vectors="snet").revision, "no class_vectors 'snet'; did you mean 'sent'?")
+    file = write_semantics(root, att=np.where(np.arange(6) == 2, np.nan, VECTORS))
+    assert refusal(dataset.load) == f"{file}: class vectors must be finite, got NaN or infinity instead"
+
+
 # --- boards
 
 
