@@ -35,7 +35,7 @@ _CLOSED_FORM = "it solves for all images at once, before any is scored, and iter
 _ONCE_A_CLASS = "it maps each class of a batch once, and their number is known from the values of its labels alone"
 #: (method, loss) whose ``fit`` needs values on the host, and why. There is none for scoring.
 EXCEPTIONS = {
-    **dict.fromkeys(product(("dap", "eszsl", "sae"), ("none", "mse")), _CLOSED_FORM),
+    **dict.fromkeys(product(("dap", "eszsl", "names", "sae"), ("none", "mse")), _CLOSED_FORM),
     ("gfzsl", "mse"): _CLOSED_FORM,
     **dict.fromkeys(product(("dem",), ("none", "mse")), _ONCE_A_CLASS),
 }
