@@ -74,7 +74,7 @@ def _imbalance(method: Method, held_out: HeldOut, keep_errors: bool) -> Imbalanc
         return None
     labels = torch.cat([held_out.seen_labels, held_out.unseen_labels])
     errors = error_matrix(torch.cat([p for p in predicted if p is not None]), labels, held_out.attributes)
-    if errors.isnan().all():
+    if errors.isnan().all():  # no semantic tells two classes apart
         return None
     seen, unseen = (
         SemanticErrors(**asdict(summarise(errors[part], held_out.attributes[part])))

@@ -14,6 +14,7 @@ from methods._cosine import cosines
 from methods._least_squares import AttributeRegression, QuadraticTerm, in_float64
 
 Ridge = Annotated[float, Field(gt=0)]
+Space = Literal["shared", "ridge"]
 
 
 def space(facts: Facts, config: MethodConfig) -> str:  # noqa: ARG001
@@ -60,7 +61,7 @@ class Names(Method):
 
         rules: ClassVar[Rules] = {"space": space}
 
-        space: Literal["shared", "ridge"] = "ridge"
+        space: Space = "ridge"
         ridge: tuple[Ridge, ...] = Field(tuple(10.0**power for power in range(-1, 5)), min_length=1)
 
     config: Config
@@ -84,9 +85,7 @@ class Names(Method):
         return x if self.config.space == "shared" else x @ self.weight
 
     def _share(self, slot: Slot, run: Run) -> None:
-        d, a = self.weight.shape
-        if d != a:
-            raise Incompatible(f"a shared space has as many features as semantics, and these are {d} and {a}")
+        require_shared(self.meta)
         if not slot.absent:
             raise Incompatible("in a shared space it regresses nothing; --loss none, or --set space=ridge")
         for _ in run.candidates(self, ["as it is"]):
@@ -95,8 +94,19 @@ class Names(Method):
     def _regress(self, data: TrainData, slot: Slot, run: Run) -> None:
         features, targets = in_float64(data.features, data.targets)
         labels = data.labels.to(features.device)
-        regression = AttributeRegression(features, targets, labels, precision=data.features.dtype)
+        problem = AttributeRegression(features, targets, labels, precision=data.features.dtype)
         for ridge in run.candidates(self, self.config.ridge):
-            solution = regression.solve_reweighted(1.0, QuadraticTerm(ridge=ridge), slot, run)
-            self.weight = regression.weight(solution).to(data.features)
+            solution = problem.solve_reweighted(1.0, QuadraticTerm(ridge=ridge), slot, run)
+            self.weight = problem.weight(solution).to(data.features)
             run.log(ridge=ridge)
+
+
+def require_shared(meta: Meta) -> None:
+    """Assert that features and semantics can be of one space.
+
+    Raises:
+        Incompatible: they have not as many dimensions.
+    """
+    d, a = meta.n_features, meta.n_attributes
+    if d != a:
+        raise Incompatible(f"a shared space has as many features as semantics, and these are {d} and {a}")

@@ -1,6 +1,9 @@
-"""Classification by class names: the ridge against dense problems and scikit-learn, the shared space by hand."""
+"""Classification by class names: the ridge against dense problems and scikit-learn, the rest written out by hand."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from benchmark.api import Facts, Incompatible, RegressionLoss, TrainData
 from benchmark.engine.runs import RefitRun
 from losses import build
 from methods.embedding.names import Names
+from methods.embedding.names_adapter import NamesAdapter
 from tests.reference.least_squares import REWEIGHTED, close, iterate_to_the_end, loss_for
 from tests.reference.toy import CPU, FixedWeights, make_float64, seeded, slot_for
 
@@ -90,3 +94,71 @@ def test_the_space_is_shared_where_the_dimensions_agree() -> None:
         return Names.Config.derive({"space": "auto"}, facts).space
 
     assert (chosen(512, 512), chosen(2048, 512)) == ("shared", "ridge")
+
+
+# --- the adapter
+
+
+def adapted(data: TrainData, loss: RegressionLoss | None, **settings: Any) -> NamesAdapter:
+    config = NamesAdapter.Config(**{"epochs": 1, "batch_size": len(data.labels), "temperature": 0.1} | settings)
+    method = NamesAdapter(data.meta, config, seeded(0)).double()
+    method.fit(data, slot_for(method, data, loss), RefitRun(CPU, 0, "toy", config.epochs))
+    return method
+
+
+def unit(row: list[float]) -> list[float]:
+    return [value / math.sqrt(sum(v * v for v in row)) for value in row]
+
+
+def slow_embedding(method: NamesAdapter, x: list[float]) -> list[float]:
+    if method.config.space == "ridge":
+        x = [sum(x[d] * v for d, v in enumerate(column)) for column in method.weight.T.tolist()]
+    z, adapter = unit(x), method.adapter.tolist()
+    moved = [sum(z[j] * adapter[j][k] for j in range(len(z))) for k in range(len(z))]
+    return unit([z[k] + method.config.strength * moved[k] for k in range(len(z))])
+
+
+@pytest.mark.parametrize("space", ["ridge", "shared"])
+def test_the_adapter_starts_at_names(space: str) -> None:
+    data, every = make_float64(d=4), torch.arange(8)
+    method = adapted(data, None, space=space, lr=1e-12, base_ridge=3.0)
+    plain = fit(data, None, ridge=3.0, space=space)
+    scores = method.scores(data.features, every)
+    assert torch.allclose(0.1 * scores, plain.scores(data.features, every), rtol=0, atol=1e-9)
+    with pytest.raises(Incompatible, match="as many features as semantics"):
+        adapted(make_float64(d=5), None, space="shared")
+
+
+@pytest.mark.parametrize("space", ["ridge", "shared"])
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+def test_the_adapter_descends_the_objective(space: str, weight: float) -> None:
+    """One step from a random matrix: the logged loss against loops, and what moves against differences of them."""
+    data = make_float64(d=4)
+    settings: dict[str, Any] = {"space": space, "strength": 0.7, "regression_weight": weight, "optimizer": "sgd"}
+    config = NamesAdapter.Config(epochs=1, batch_size=40, temperature=0.5, lr=1e-7, **settings)
+    method = NamesAdapter(data.meta, config, seeded(0)).double()
+    before = 0.3 * torch.randn(4, 4, generator=seeded(1), dtype=torch.float64)
+    method.adapter.data.copy_(before)
+    run = RefitRun(CPU, 0, "toy", 1)
+    method.fit(data, slot_for(method, data, build("mse", n_classes=6, n_attributes=4, normalize=False)), run)
+    step = (before - method.adapter.detach()) / 1e-7
+
+    def objective() -> float:
+        total = 0.0
+        for x, y in zip(data.features.tolist(), data.labels.tolist(), strict=True):
+            v, targets = slow_embedding(method, x), data.attributes.tolist()
+            logits = [sum(a * b for a, b in zip(v, unit(targets[c]), strict=True)) / 0.5 for c in range(6)]
+            total += math.log(sum(map(math.exp, logits))) - logits[y]
+            total += weight * sum((a - b) ** 2 for a, b in zip(v, targets[y], strict=True)) / 4
+        return total / 40
+
+    with torch.no_grad():
+        method.adapter.copy_(before)
+        assert run.history[0]["loss"] == pytest.approx(objective(), rel=1e-6)
+        for j, k in ((0, 0), (1, 3), (3, 2)):
+            values = []
+            for shift in (1e-5, -1e-5):
+                method.adapter[j, k] = before[j, k] + shift
+                values.append(objective())
+            method.adapter[j, k] = before[j, k]
+            assert step[j, k].item() == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-6)
