@@ -32,10 +32,13 @@ def convert(folder: Path, file: Path, name: str, names_file: Path | None) -> Non
     Raises:
         InputError: a file is of another form or of another data set, a class is missing, or the name is taken.
     """
+    target = semantics.file_of(folder, name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in ATTRIBUTES:
         raise InputError(f"--as: must be a name other than {' and '.join(ATTRIBUTES)}, got {name!r} instead")
     if (names_file is None) == (file.suffix == ".npy"):
         raise InputError("--names: goes with a .npy file, which does not name its rows, and with no other")
+    if target.exists():
+        raise InputError(f"{target}: is there already; move it away, or give another name by --as")
     wanted = named_classes(folder)
     found: Sequence[str]
     if names_file is not None:
@@ -49,7 +52,6 @@ def convert(folder: Path, file: Path, name: str, names_file: Path | None) -> Non
     chosen = semantics.match(rows, found, wanted, names_file or file)
     if not (np.isfinite(chosen).all() and chosen.any(axis=1).all()):
         raise InputError(f"{file}: must describe each class by finite numbers that are not all 0")
-    target = semantics.file_of(folder, name)
     semantics.write(target, chosen, wanted, {"file": file.name, "sha256": cache.sha256(file)})
     print(f"{target}: {chosen.shape[1]} semantics of {len(wanted)} classes; choose attributes={name}")
 
@@ -69,7 +71,8 @@ def _names(file: Path) -> list[str]:
 
 def _load(file: Path) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+        with file.open("rb") as stream:
+            array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     except Exception as error:  # NumPy raises nearly anything over a broken file
         raise InputError(f"{file}: cannot be read, may be a pickle or no .npy file: {reason(error)}") from error
     return array
@@ -82,15 +85,16 @@ def _genzsl(file: Path, folder: Path, classes: tuple[str, ...]) -> tuple[semanti
     rows, found = [], []
     for embeddings, labels, part in _GENZSL:
         of_images = matfiles.numeric(content[labels], f"{file}: {labels}").ravel()
-        if of_images.size != split[part].size:
+        n = matfiles.numeric(split[part], f"{folder / SPLITS}: {part}").size
+        if of_images.size != n:
             got = f"got {of_images.size} instead"
-            raise InputError(f"{file}: {labels} must hold a label for each of the {split[part].size} of {part}, {got}")
+            raise InputError(f"{file}: {labels} must hold a label for each of the {n} images of {part}, {got}")
         numbers = np.unique(of_images)
-        if not (numbers.astype(int) == numbers).all() or numbers[0] < 0 or numbers[-1] >= len(classes):
+        if not np.isin(numbers, range(len(classes))).all():
             raise InputError(f"{file}: {labels} must be whole numbers in 0..{len(classes) - 1}, got others instead")
         found += [classes[int(number)] for number in numbers]
         rows.append(matfiles.numeric(content[embeddings], f"{file}: {embeddings}").T)
-        if rows[-1].ndim != 2 or len(rows[-1]) != len(numbers):
+        if rows[-1].ndim != 2 or len(rows[-1]) != len(numbers) or rows[-1].shape[1] != rows[0].shape[1]:
             got = f"got shape {rows[-1].shape} instead"
             raise InputError(f"{file}: {embeddings} must have a row for each of {len(numbers)} classes, {got}")
     return np.concatenate(rows), found

@@ -22,8 +22,8 @@ from methods.embedding.names import Space, require_shared, space
     title="Names, adapter",
     family="embedding",
     year=2021,
-    source="residual form of Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, IJCV 2023, "
-    "arXiv 2110.04544",
+    source="residual form of Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, arXiv "
+    "2110.04544",
 )
 class NamesAdapter(Method):
     """``names`` with v(x) = n(z + strength * M z), trained by CE(cos(v, a_c) / temperature, y) + lambda * slot(v, y).

@@ -314,6 +314,12 @@ def test_releases_that_do_not_fit(root: Path, tmp_path: Path, capsys: pytest.Cap
     for name in ("att", "original_att", "a/b", ""):
         assert main(["toy", str(file), "--as", name, "--data-root", str(root), "--names", str(names)]) == 2
         assert "--as: must be a name other than att and original_att" in capsys.readouterr().err
+    with file.open("wb") as stream:
+        np.savez(stream, vectors=VECTORS)
+    assert "may be a pickle or no .npy file" in refused(root, file, capsys, option, names)
+    write_semantics(root)
+    assert main(["toy", str(root / "TOY" / "sent_splits.mat"), "--as", "sent", "--data-root", str(root)]) == 2
+    assert "sent_splits.mat: is there already; move it away, or give another name by --as" in capsys.readouterr().err
     assert main(["tyo", str(file), "--as", "x", "--data-root", str(root)]) == 2
     assert "no data set 'tyo' under the data root; did you mean 'toy'?" in capsys.readouterr().err
 
@@ -321,8 +327,11 @@ def test_releases_that_do_not_fit(root: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_l": np.zeros(3, int)}, "train_l must hold a label for each of the 16 of trainval_loc, got 3 instead"),
+        ({"train_l": np.zeros(3, int)}, "must hold a label for each of the 16 images of trainval_loc, got 3 instead"),
         ({"testUnseen_l": np.full(10, 6)}, "testUnseen_l must be whole numbers in 0..5, got others instead"),
+        ({"train_l": np.full(16, np.nan)}, "train_l must be whole numbers in 0..5, got others instead"),
+        ({"train_l": np.full(16, 0.5)}, "train_l must be whole numbers in 0..5, got others instead"),
+        ({"unseen_embeddings": VECTORS.T[:2, :3]}, "must have a row for each of 2 classes, got shape (2, 3) instead"),
         (
             {"unseen_embeddings": VECTORS.T[:1]},
             "unseen_embeddings must have a row for each of 2 classes, got shape (1,",
