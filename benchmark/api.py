@@ -582,11 +582,6 @@ class Split:
                 yield "attribute vectors", f"must be one for each of the {self.attributes.shape[1]} attributes, {got}"
             elif not np.isfinite(vectors).all():
                 yield "attribute vectors", "must be finite, got NaN or infinity instead"
-        if (vectors := self.class_vectors) is not None:
-            if vectors.ndim != 2 or len(vectors) != c:
-                yield "class vectors", f"must be one for each of the {c} classes, got shape {vectors.shape} instead"
-            elif not np.isfinite(vectors[self.classes]).all():
-                yield "class vectors", "must be finite, got NaN or infinity instead"
         if n and not (self.labels.min() >= 0 and self.labels.max() < c):
             yield "labels", f"must be in 1..{c}, got {self.labels.min() + 1}..{self.labels.max() + 1} instead"
         parts = {"trainval_loc": self.trainval, "test_seen_loc": self.test_seen, "test_unseen_loc": self.test_unseen}
@@ -615,6 +610,11 @@ class Split:
         if not (told := described.any(axis=1)).all():
             got = f"got only zeros for class {self.classes[told.argmin()] + 1} instead"
             yield "att", f"must describe every class with images, {got}"
+        if (vectors := self.class_vectors) is not None:
+            if vectors.ndim != 2 or len(vectors) != c:
+                yield "class vectors", f"must be one for each of the {c} classes, got shape {vectors.shape} instead"
+            elif not np.isfinite(vectors[self.classes]).all():
+                yield "class vectors", "must be finite, got NaN or infinity instead"
         if self.validation_classes is not None:
             if strange := len(np.setdiff1d(self.validation_classes, self.seen)):
                 yield "validation classes", f"must be seen classes, got {strange} others instead"
