@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmark.api import LossConfig, RegressionLoss
 from benchmark.registries import LOSSES
-from losses._common import errors
+from losses._common import Scale, errors, scaled, smooth_abs
 
 
 @LOSSES.register(
@@ -30,7 +30,7 @@ from losses._common import errors
 class ReMSE(RegressionLoss):
     """mean over i, k of W[y_i,k] (p_ik - t_ik)^2, with weights that grow with the mean error of class and semantic.
 
-    With E[c,k] the mean squared error of class c in semantic k, over the images of the batch:
+    With E[c,k] the mean squared error of class c in semantic k, over the images of the batch (``error`` has another):
 
     - over classes:   W1[c,k] = (1 + log(E[c,k] / min of E[c',k] over c'))^alpha
     - over semantics: W2[c,k] = (1 + log(E[c,k] / min of E[c,k'] over k'))^beta
@@ -38,6 +38,9 @@ class ReMSE(RegressionLoss):
     and W = W1 * W2, held constant in the gradient. Minima run over positive entries; where E[c,k] = 0, W is 1. Hence
     W >= 1, and alpha = beta = 0 is MSE to the bit. On CUDA the sums over a class's images are added in any order
     unless ``torch.use_deterministic_algorithms`` is on.
+
+    The paper's abstract speaks of tracking the mean and variance of error distributions: in the released code, and so
+    here, no variance enters a weight.
     """
 
     class Config(LossConfig):
@@ -52,6 +55,8 @@ class ReMSE(RegressionLoss):
             momentum: for ``ema``, the share of the old average that is kept.
             scale: ``raw``, or ``mean_one``: W is divided by its mean over the batch, so that the loss is not also a
                 larger regression weight.
+            error: what is weighed and what E is the mean of: the ``squared`` error, or the ``absolute`` one, smooth at
+                0 as sqrt(e^2 + 1e-10), which the released code calls RMSE.
             floor: 0 takes the minimum, an extreme value; otherwise this quantile (with linear interpolation) takes its
                 place, and ratios below 1 count as 1.
         """
@@ -60,7 +65,9 @@ class ReMSE(RegressionLoss):
         beta: float = Field(0.75, ge=0)
         window: Literal["batch", "running", "ema"] = "batch"
         momentum: float = Field(0.9, ge=0, lt=1)
-        scale: Literal["raw", "mean_one"] = "raw"
+        scale: Scale = "raw"
+        # Left out of the settings at its default, so that results from before it keep their keys.
+        error: Literal["squared", "absolute"] = Field("squared", exclude_if=lambda error: error == "squared")
         floor: float = Field(0.0, ge=0, lt=1)
 
     config: Config
@@ -74,33 +81,41 @@ class ReMSE(RegressionLoss):
             self.register_buffer("seen", torch.zeros(n_classes, 1, dtype=torch.bool))
 
     def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        """The rebalanced squared error of (B, A) predictions; with a memory (``window``), this batch enters it."""
-        squared = errors(predicted, target, self.config.normalize).square()
-        return (self.element_weights(squared, labels) * squared).mean()
+        """The rebalanced error of (B, A) predictions; with a memory (``window``), this batch enters it."""
+        weighed = self._weighed(predicted, target)
+        return (self.element_weights(weighed, labels) * weighed).mean()
 
     @torch.no_grad()
     def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        """(B, A) weights W[y_i,k]; with a memory (``window``), this batch enters it as in ``forward``."""
-        return self.element_weights(errors(predicted, target, self.config.normalize).square(), labels)
+        """(B, A) weights W[y_i,k]; with a memory (``window``), this batch enters it as in ``forward``.
+
+        For absolute errors, W[y_i,k] / (2 sqrt(e_ik^2 + 1e-10)).
+        """
+        weighed = self._weighed(predicted, target)
+        weights = self.element_weights(weighed, labels)
+        return weights if self.config.error == "squared" else 0.5 * weights / weighed
 
     @torch.no_grad()
-    def element_weights(self, squared: Tensor, labels: Tensor) -> Tensor:
-        """(B, A) weights for the (B, A) squared errors of images of classes ``labels`` (B,)."""
+    def element_weights(self, weighed: Tensor, labels: Tensor) -> Tensor:
+        """(B, A) weights for the (B, A) errors that are weighed, of images of classes ``labels`` (B,)."""
         alpha, beta = self.config.alpha, self.config.beta
         if alpha == beta == 0:
-            return torch.ones_like(squared)
-        rows, table = self._log_errors(squared, labels)
+            return torch.ones_like(weighed)
+        rows, table = self._log_errors(weighed, labels)
         log_weights = torch.zeros_like(rows)
         if alpha:
             log_weights.add_(self._excess(rows, table, dim=0).log1p_(), alpha=alpha)
         if beta:
             log_weights.add_(self._excess(rows, rows, dim=1).log1p_(), alpha=beta)
-        weights = log_weights.exp_()
-        return weights / weights.mean() if self.config.scale == "mean_one" else weights
+        return scaled(log_weights.exp_(), self.config.scale)
 
-    def _log_errors(self, squared: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _weighed(self, predicted: Tensor, target: Tensor) -> Tensor:
+        error = errors(predicted, target, self.config.normalize)
+        return error.square() if self.config.error == "squared" else smooth_abs(error)
+
+    def _log_errors(self, weighed: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The log E of the images' classes (B, A), and of all classes in the window; -inf where E is 0 or unknown."""
-        rows = _class_means(squared, labels, self.n_classes)
+        rows = _class_means(weighed, labels, self.n_classes)
         if self.config.window == "batch":
             rows = rows.log_()
             if self.config.floor == 0:
@@ -147,7 +162,7 @@ class MatchedMSE(ReMSE):
     rebalancing.
     """
 
-    def element_weights(self, squared: Tensor, labels: Tensor) -> Tensor:
+    def element_weights(self, weighed: Tensor, labels: Tensor) -> Tensor:
         """(B, A) times the mean of ReMSE's weights."""
-        weights = super().element_weights(squared, labels)
+        weights = super().element_weights(weighed, labels)
         return weights.mean().expand_as(weights)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmark.api import LossConfig, RegressionLoss
 from benchmark.registries import LOSSES
-from losses._common import SMALLEST_ERROR, errors
+from losses._common import SMALLEST_ERROR, errors, smooth_abs
 
 
 @LOSSES.register(
@@ -36,7 +36,7 @@ class RMSE(RegressionLoss):
         """The root mean squared error of (B, A) predictions."""
         error = errors(predicted, target, self.config.normalize)
         if self.config.reduction == "element":
-            return _smooth_abs(error).mean()
+            return smooth_abs(error).mean()
         return _root_mean_square(error)
 
     @torch.no_grad()
@@ -44,12 +44,8 @@ class RMSE(RegressionLoss):
         """(B, A) weights 1 / (2 max(loss, 1e-5)) for ``batch``, 1 / (2 sqrt(e^2 + 1e-10)) for ``element``."""
         error = errors(predicted, target, self.config.normalize)
         if self.config.reduction == "element":
-            return 0.5 / _smooth_abs(error)
+            return 0.5 / smooth_abs(error)
         return (0.5 / _root_mean_square(error).clamp_min(SMALLEST_ERROR)).expand_as(error)
-
-
-def _smooth_abs(error: Tensor) -> Tensor:
-    return (error.square() + SMALLEST_ERROR**2).sqrt()
 
 
 def _root_mean_square(error: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend
-from methods._self_weighted import self_weighted_error
+from benchmark.toolkit.self_weighted import self_weighted_error
 from methods.generative._adversarial import Adversary, CriticSettings
 from methods.generative._blocks import SemanticDecoder, adam
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmark.api import Meta, Slot
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig
-from methods._self_weighted import self_weighted_error
+from benchmark.toolkit.self_weighted import self_weighted_error
 from methods.local._calibration import calibrated, self_calibrated_cross_entropy
 from methods.local._local import LocalMethod, RegionSettings, name_maps
 

@@ -32,7 +32,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rmse": ("rmse", {}),
     "focal": ("focal", {}),
     "balanced-mse": ("balanced-mse", {}),
+    "balanced-mse training": ("balanced-mse", {"prior": "training"}),
+    "balanced-mse semantics": ("balanced-mse", {"prior": "training", "per": "semantic"}),
     "lds": ("lds", {}),
+    "self-weighted": ("self-weighted", {}),
+    "group-dro": ("group-dro", {}),
+    "group-dro semantics": ("group-dro", {"groups": "semantics"}),
+    "uncertainty": ("uncertainty", {}),
+    "standardised": ("standardised", {}),
 }
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -149,8 +149,9 @@ def make_method(name: str, data: TrainData, **settings: Any) -> Method:
 
 
 def fit(method: Method, data: TrainData, loss: str) -> None:
+    slot = Slot(data.attributes, make_loss(loss), 2.0)
     with OneDevice():
-        method.fit(data, Slot(data.attributes, make_loss(loss), 2.0), OneEpoch())
+        method.fit(data, slot, OneEpoch())
 
 
 def score(method: Method, data: TrainData) -> None:

@@ -19,7 +19,7 @@ from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.engine.protocol import HeldOut
 from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.toolkit import descend, linear
-from methods._self_weighted import self_weighted_error
+from benchmark.toolkit.self_weighted import self_weighted_error
 from methods.generative import _adversarial, _synthesis
 from methods.generative._adversarial import (
     Adversary,

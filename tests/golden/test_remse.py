@@ -29,6 +29,7 @@ PARAMETERS = st.fixed_dictionaries(
         "momentum": st.sampled_from([0.0, 0.5, 0.9]),
         "scale": st.sampled_from(["raw", "mean_one"]),
         "floor": st.sampled_from([0.0, 0.05, 0.3, 0.9]),
+        "error": st.sampled_from(["squared", "absolute"]),
     }
 )
 
@@ -76,23 +77,28 @@ def test_agrees_with_the_slow_version(parameters: dict[str, Any], history: tuple
     for batch in batches:
         squared = slow.squared(batch.predicted.tolist(), batch.target.tolist())
         assume(well_conditioned(squared))
-        expected_weights, expected = slow.step(squared, batch.labels)
+        weighed = slow.weighed(squared)
+        expected_weights, expected = slow.step(weighed, batch.labels)
         predicted = torch.from_numpy(batch.predicted).requires_grad_()
         inputs = (predicted, torch.from_numpy(batch.target), torch.tensor(batch.labels))
         got = by_forward(*inputs)
         weights = by_weights.weights(*inputs)
         assert isinstance(weights, Tensor)
         assert not weights.requires_grad
-        np.testing.assert_allclose(weights, expected_weights, rtol=TOLERANCE)
         assert got.item() == pytest.approx(expected, rel=TOLERANCE)
-        mse = np.mean(squared)
-        assert matched(*inputs).item() == pytest.approx(mse * np.mean(expected_weights), rel=TOLERANCE)
+        plain = np.mean(weighed)
+        assert matched(*inputs).item() == pytest.approx(plain * np.mean(expected_weights), rel=TOLERANCE)
+        of_squares = np.array(expected_weights)
+        if slow.error == "absolute":
+            of_squares /= 2 * np.array(weighed)
+        np.testing.assert_allclose(weights, of_squares, rtol=TOLERANCE)
+        weights = torch.tensor(expected_weights, dtype=torch.float64)
         if parameters["scale"] == "mean_one":
             assert weights.mean().item() == pytest.approx(1, rel=TOLERANCE)
         else:
             assert (weights >= 1).all()
         got.backward()
-        check_gradient(predicted, inputs[1], torch.tensor(expected_weights, dtype=torch.float64), slow.normalize)
+        check_gradient(predicted, inputs[1], torch.from_numpy(of_squares), slow.normalize)
 
 
 def check_gradient(predicted: Tensor, target: Tensor, weights: Tensor, normalize: bool) -> None:

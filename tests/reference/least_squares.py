@@ -15,7 +15,7 @@ from tests.reference.toy import ToyLoss
 Floats = npt.NDArray[np.float64]
 
 #: The losses that closed forms solve by re-weighting, by the names that ``loss_for`` knows.
-REWEIGHTED = ["remse", "mse-matched", "mae", "rmse", "focal", "lds", "toy"]
+REWEIGHTED = ["remse", "mse-matched", "mae", "rmse", "focal", "lds", "group-dro", "uncertainty", "standardised", "toy"]
 
 
 def loss_for(name: str, data: TrainData) -> RegressionLoss:

@@ -19,6 +19,7 @@ class SlowReMSE:
     momentum: float
     scale: str
     floor: float
+    error: str = "squared"
     memory: dict[int, list[float]] = field(default_factory=dict)
 
     def squared(self, predicted: Rows, target: Rows) -> Rows:
@@ -26,12 +27,15 @@ class SlowReMSE:
             predicted, target = [unit(row) for row in predicted], [unit(row) for row in target]
         return [[(p - t) ** 2 for p, t in zip(*pair, strict=True)] for pair in zip(predicted, target, strict=True)]
 
-    def step(self, squared: Rows, labels: list[int]) -> tuple[Rows, float]:
-        n_attributes = len(squared[0])
+    def weighed(self, squared: Rows) -> Rows:
+        return squared if self.error == "squared" else [[math.sqrt(s + 1e-10) for s in row] for row in squared]
+
+    def step(self, weighed: Rows, labels: list[int]) -> tuple[Rows, float]:
+        n_attributes = len(weighed[0])
         if self.window == "batch":
             self.memory = {}
         for c in set(labels):
-            mine = [row for row, label in zip(squared, labels, strict=True) if label == c]
+            mine = [row for row, label in zip(weighed, labels, strict=True) if label == c]
             means = [sum(row[k] for row in mine) / len(mine) for k in range(n_attributes)]
             if self.window == "ema" and c in self.memory:
                 means = [
@@ -51,7 +55,7 @@ class SlowReMSE:
         if self.scale == "mean_one":
             mean = sum(map(sum, weights)) / (len(labels) * n_attributes)
             weights = [[w / mean for w in row] for row in weights]
-        total = sum(w * s for pair in zip(weights, squared, strict=True) for w, s in zip(*pair, strict=True))
+        total = sum(w * s for pair in zip(weights, weighed, strict=True) for w, s in zip(*pair, strict=True))
         return weights, total / (len(labels) * n_attributes)
 
     def factor(self, e: float, among: list[float], exponent: float) -> float:

@@ -34,8 +34,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "remse mean_one": ("remse", {"scale": "mean_one"}),
     "remse floor": ("remse", {"floor": 0.3}),
     "remse ema floor": ("remse", {"window": "ema", "floor": 0.3}),
+    "remse absolute": ("remse", {"error": "absolute", "window": "ema"}),
     "lds one bin": ("lds", {"bins": 1, "kernel_size": 1}),
+    "lds inverse": ("lds", {"kind": "inverse"}),
+    "lds dense": ("lds", {"kind": "dense"}),
+    "balanced-mse training": ("balanced-mse", {"prior": "training"}),
+    "balanced-mse semantics": ("balanced-mse", {"prior": "training", "per": "semantic"}),
+    "self-weighted mean_one": ("self-weighted", {"scale": "mean_one"}),
+    "self-weighted detached": ("self-weighted", {"detach": True}),
+    "group-dro semantics": ("group-dro", {"groups": "semantics"}),
+    "group-dro exponentiated": ("group-dro", {"update": "exponentiated"}),
+    "uncertainty raw": ("uncertainty", {"scale": "raw"}),
+    "standardised raw": ("standardised", {"scale": "raw"}),
 }
+#: The value of a perfect prediction where it is not 0: of the smooth absolute error, and of the least variance.
+AT_NO_ERROR = {"remse absolute": 1e-5, "uncertainty raw": math.log(1e-10) / 2}
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 normalized_or_not = pytest.mark.parametrize("normalize", [True, False])
 
@@ -186,10 +199,12 @@ def test_lds_gives_classes_without_images_a_finite_weight() -> None:
     assert (weights > 0).all()
 
 
-def test_lds_must_be_prepared() -> None:
+@pytest.mark.parametrize("name", ["lds", "standardised", "balanced-mse"])
+def test_what_the_training_set_tells_must_be_prepared(name: str) -> None:
     predicted, target, labels, _ = data()
-    with pytest.raises(RuntimeError, match=r"prepare\(attributes, counts\) must be called"):
-        build("lds", n_classes=C, n_attributes=A)(predicted, target, labels)
+    loss = build(name, n_classes=C, n_attributes=A, **({"prior": "training"} if name == "balanced-mse" else {}))
+    with pytest.raises(RuntimeError, match=rf"loss {name}: prepare\(attributes, counts\) must be called"):
+        loss(predicted, target, labels)
 
 
 def test_no_loss_has_the_settings_of_a_loss_and_is_not_built() -> None:
@@ -216,7 +231,7 @@ def test_weighted_squares_have_the_gradient_of_the_loss(variant: str, normalize:
     predicted, target, labels, attributes = data()
     loss = make(variant, attributes, normalize=normalize).eval()  # eval: a memory stays as it is between the two
     weights = loss.weights(predicted, target, labels)
-    if variant == "balanced-mse":
+    if VARIANTS[variant][0] == "balanced-mse" or variant in ("self-weighted", "self-weighted mean_one"):
         assert weights is None
         return
     assert weights is not None
@@ -327,7 +342,7 @@ def test_degenerate_batches_have_a_finite_loss_and_gradient(variant: str, normal
         assert predicted.grad is not None
         assert torch.isfinite(predicted.grad).all(), degenerate.__name__
         if degenerate is perfect and VARIANTS[variant][0] not in ("balanced-mse", "rmse"):
-            assert value.item() == 0
+            assert value.item() == pytest.approx(AT_NO_ERROR.get(variant, 0))
 
 
 @every_variant
@@ -425,6 +440,10 @@ def test_a_memory_is_state_and_takes_the_precision_of_the_errors() -> None:
         ("rmse", {"reduction": "sum"}, "loss rmse: reduction must be 'batch' or 'element', got 'sum' instead"),
         ("lds", {"kernel_size": 4}, "loss lds: kernel_size must be odd, got 4 instead"),
         ("balanced-mse", {"noise": 0}, "loss balanced-mse: noise must be greater than 0, got 0 instead"),
+        ("balanced-mse", {"per": "semantic"}, "loss balanced-mse: per must be 'image' unless prior=training"),
+        ("self-weighted", {"scale": "one"}, "loss self-weighted: scale must be 'raw' or 'mean_one', got 'one' instead"),
+        ("group-dro", {"groups": "images"}, "loss group-dro: groups must be 'classes' or 'semantics'"),
+        ("standardised", {"eps": 0}, "loss standardised: eps must be greater than 0, got 0 instead"),
     ],
 )
 def test_bad_settings_are_one_clear_line(name: str, parameters: dict[str, Any], message: str) -> None:

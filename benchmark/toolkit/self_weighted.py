@@ -1,4 +1,4 @@
-"""The attribute error of TF-VAEGAN and FREE, in which large errors count more; MSDN compares scores by it."""
+"""The attribute error of TF-VAEGAN, FREE and ZeroDiff, in which large errors count more; MSDN compares scores by it."""
 
 from __future__ import annotations
 
