@@ -1,4 +1,7 @@
-"""The options of a command in other forms than a command line: a YAML file, and the arguments of a call."""
+"""The options of a command in other forms than a command line: a YAML file, and the arguments of a call.
+
+What reads YAML is imported when there is some: it takes longer than an answer about an option should.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
-from benchmark.config import assignments, parse_assignments, read_yaml
 from benchmark.errors import InputError, did_you_mean
 from benchmark.files import write_whole
 
@@ -49,6 +49,8 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     given = [*(sys.argv[1:] if argv is None else argv)]
     arguments = parser.parse_args(given)
     if arguments.config is not None:
+        from benchmark.config import read_yaml
+
         values = _settled(read_yaml(arguments.config), arguments.set, arguments.config)
         from_file = words(parser, values, str(arguments.config))
         try:
@@ -57,6 +59,8 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
             raise InputError(f"{arguments.config}: {error}") from None
         arguments = parser.parse_args([*from_file, *given])
     if arguments.save_config is not None:
+        import yaml
+
         write_whole(arguments.save_config, yaml.safe_dump(_given(parser, arguments), sort_keys=False))
     return arguments
 
@@ -79,6 +83,8 @@ def words(parser: Parser, values: Mapping[str, Any], where: str) -> list[str]:
             continue
         found.append(f"--{name}")
         if isinstance(value, Mapping):
+            from benchmark.config import assignments
+
             found += assignments(value)
         elif isinstance(value, list | tuple):
             found += map(str, value)
@@ -89,6 +95,8 @@ def words(parser: Parser, values: Mapping[str, Any], where: str) -> list[str]:
 
 def _settled(values: Mapping[str, Any], overrides: list[str], file: Path) -> dict[str, Any]:
     """``values`` of a file, but for the settings of methods that the command line gives too."""
+    from benchmark.config import parse_assignments
+
     settings = values.get("set") or {}
     if not isinstance(settings, Mapping):
         raise InputError(f"{file}: set must be a mapping as {{lr: 0.01}}, got {settings!r} instead")
@@ -98,6 +106,8 @@ def _settled(values: Mapping[str, Any], overrides: list[str], file: Path) -> dic
 
 def _given(parser: Parser, arguments: argparse.Namespace) -> dict[str, Any]:
     """What differs from the defaults, as a file holds it."""
+    from benchmark.config import parse_assignments
+
     defaults = vars(parser.parse_args([]))
     given = {name: value for name, value in vars(arguments).items() if value != defaults[name]}
     if "set" in given:
