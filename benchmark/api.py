@@ -494,6 +494,25 @@ class Method(nn.Module, ABC):
     def semantics(self, x: Tensor) -> Tensor | None:
         """(B, A) the attributes predicted for (B, D) features; None where the method predicts none."""
 
+    def take_classes(self, attributes: Tensor, rng: torch.Generator) -> None:  # noqa: ARG002
+        """Score other unseen classes from now on, as a fitted method, without images of them.
+
+        This does for methods that hold ``TrainData.attributes`` as ``attributes`` and derive nothing else from unseen
+        classes. Others say what there is to do. By then ``meta`` counts the new classes.
+
+        Args:
+            attributes: (n_seen + K, A) of all classes, the seen ones first and as they were in training.
+            rng: the source of random numbers.
+
+        Raises:
+            Incompatible: it cannot.
+        """
+        seen, held = attributes[: self.meta.n_seen], getattr(self, "attributes", None)
+        held = held[: len(seen)] if isinstance(held, Tensor) else None
+        if held is None or held.shape != seen.shape or not torch.allclose(held, seen):
+            raise Incompatible("what it holds of classes is not their attributes; it must define take_classes")
+        self.attributes = attributes
+
     def attention(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
         """(B, A, h, w) how much each attribute looks at each region, at least 0; None for methods without attention."""
         return None
@@ -673,6 +692,15 @@ class Dataset(ABC):
     @abstractmethod
     def revision(self) -> str:
         """A digest of all that defines the data; results of different revisions are never compared."""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """How what it holds was made, as far as it is known: what it takes to make more of it.
+
+        ``features``: the backbone, its weights and their digest, and what was done to images; see
+        ``datasets.features.extract``. ``semantics``: the encoder of texts, where they come from one.
+        """
+        return {}
 
     @property
     def is_present(self) -> bool:

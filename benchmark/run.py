@@ -180,6 +180,11 @@ def _parser() -> Parser:
     )
     add_launcher_options(parser)
     add_config_options(parser)
+    add(
+        "--keep-models",
+        action="store_true",
+        help="keep the fitted methods beside their results, for benchmark.predict; what is stored without is run again",
+    )
     add("--force", action="store_true", help="run what is stored already anew")
     add("--dry-run", action="store_true", help="say what would be run, and stop")
     add("--list", action="store_true", help="list methods, losses, data sets, launchers and trackers, and stop")
@@ -226,6 +231,8 @@ def _run(arguments: argparse.Namespace) -> int:
     _render(arguments.out, store)
     _print_table([*todo.stored, *new], store)
     code = _report([*todo.stored, *new], todo, arguments.out)
+    if arguments.keep_models:
+        print(_kept([*todo.stored, *new], store))
     if problem:
         raise problem
     return code
@@ -240,14 +247,14 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Store]:
     cells = grid(arguments, arguments.protocol, arguments.tuned)
     prepare_process()
     store = Store(arguments.out / "results")
-    return plan(cells, store, arguments.force), store
+    return plan(cells, store, arguments.force, arguments.keep_models), store
 
 
 def _jobs(todo: Plan, arguments: argparse.Namespace, store: Store) -> list[RunJob]:
     from benchmark.engine.jobs import RunJob
 
     trackers = tuple(dict.fromkeys(arguments.log))
-    return [RunJob(cell, store.folder, arguments.force, trackers) for cell in todo.todo]
+    return [RunJob(cell, store.folder, arguments.force, trackers, arguments.keep_models) for cell in todo.todo]
 
 
 def _launch(
@@ -327,6 +334,13 @@ def _report(results: Sequence[Result], todo: Plan, out: Path) -> int:
         f"{count['skipped']} skipped; boards in {out}"
     )
     return 1 if count["failed"] else 0
+
+
+def _kept(results: Sequence[Result], store: Store) -> str:
+    """A line about the models that were kept."""
+    kept = [about for result in results if (about := result.provenance.get("model"))]
+    size, seconds = (sum(about[name] for about in kept) for name in ("bytes", "seconds"))
+    return f"{len(kept)} models kept in {store.folder}: {size / 2**20:.1f} MiB, written in {seconds:.1f} s"
 
 
 def _at_the_last_epoch(results: Sequence[Result]) -> str:

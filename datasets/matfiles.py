@@ -7,6 +7,7 @@ read before needs no such process.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -61,6 +62,20 @@ def shapes(file: Path) -> matreader.Content:
         InputError: the file cannot be read.
     """
     return _read(file, None)
+
+
+def provenance(file: Path) -> dict[str, Any]:
+    """How the content of a file was made, as ``datasets.features.extract`` and ``datasets.emoji`` tell; may be empty.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    told = load(file, optional=["provenance"]).get("provenance")
+    try:
+        found = json.loads(str(np.ravel(told)[0])) if isinstance(told, np.ndarray) else {}
+    except (ValueError, IndexError):  # another program's
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def missing(file: Path, key: str, more: str = "") -> InputError:

@@ -177,6 +177,16 @@ class Xlsa17(api.Dataset):
         return hashlib.sha256("\n".join([self._semantics, *digests]).encode()).hexdigest()[:12]
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """What the feature file and the splits hold as ``provenance``.
+
+        Raises:
+            InputError: a file is missing or cannot be read.
+        """
+        files = {"features": self._feature_file, "semantics": self._semantics_file or self._folder / SPLITS}
+        return {role: told for role, file in files.items() if (told := matfiles.provenance(file))}
+
+    @property
     def is_present(self) -> bool:
         """Whether the data root has a folder of this name with splits and some features."""
         folder = DATASETS.folders(self.data_root).get(self.name)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from benchmark import parallel
 from benchmark.api import Method
-from benchmark.engine.preprocessing import CHUNK, chunks
 from benchmark.engine.protocol import HeldOut
 from benchmark.measures.imbalance import encode, error_matrix, summarise
 from benchmark.measures.metrics import Curve, mean_per_class, per_class_accuracy, predict, seen_unseen_curve
+from benchmark.models.preprocessing import CHUNK, chunks
 from benchmark.results.record import ClassAccuracy, CurvePoints, Evaluation, ImbalanceReport, Metrics, SemanticErrors
 
 

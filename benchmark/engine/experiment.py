@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,19 +21,26 @@ from benchmark.engine.evaluate import evaluate
 from benchmark.engine.memory import PeakMemory
 from benchmark.engine.plan import Cell
 from benchmark.engine.prepared import Source, Training, look, selection, trainval
-from benchmark.engine.preprocessing import Transform
 from benchmark.engine.protocol import HeldOut, held_out
 from benchmark.engine.provenance import describe
 from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.errors import InputError, one_line
 from benchmark.files import without_paths
+from benchmark.models.model import Model
+from benchmark.models.model import describe as describe_model
+from benchmark.models.preprocessing import Preprocessing
 from benchmark.registries import LOSSES, METHODS, TRACKERS
 from benchmark.results.checkpoints import Checkpoint
 from benchmark.results.record import Cost, Evaluation, Result, Selection
 from benchmark.results.store import Fit, Store
 
+#: Keeps the model of a run; returns what the provenance of its result says of it.
+Keep = Callable[[Model], dict[str, Any]]
 
-def run_cell(cell: Cell, store: Store | None = None, trackers: Sequence[str] = ()) -> Iterator[Result]:
+
+def run_cell(
+    cell: Cell, store: Store | None = None, trackers: Sequence[str] = (), keep: Keep | None = None
+) -> Iterator[Result]:
     """Run the seeds of ``cell`` one after another; what goes wrong in one is its result, and the next goes on.
 
     A method that draws no random number is fitted for the first seed alone: the results of the others repeat it, and
@@ -43,9 +50,10 @@ def run_cell(cell: Cell, store: Store | None = None, trackers: Sequence[str] = (
         cell: what to run.
         store: where long fits keep checkpoints, and go on from those that are there; None: nowhere.
         trackers: the names of what shows the fits while they last; they need a ``store``, beside which they may write.
+        keep: what keeps the model of each run; None: nothing is kept.
 
     Raises:
-        InputError: the data cannot be loaded.
+        InputError: the data cannot be loaded, or a model cannot be kept, whose result comes first.
     """
     experiment = _Experiment(cell, store=store, trackers=trackers)
     repeated: tuple[int, _Outcome] | None = None
@@ -64,6 +72,12 @@ def run_cell(cell: Cell, store: Store | None = None, trackers: Sequence[str] = (
         except Exception as error:
             yield Result(spec=cell.spec, seed=seed, status="failed", error=_one_line(error), provenance=provenance)
         else:
+            unkept: InputError | None = None
+            if keep:
+                try:
+                    provenance["model"] = keep(experiment.model(seed, outcome, provenance))
+                except InputError as error:  # the result is worth as much
+                    unkept = error
             yield Result(
                 spec=cell.spec,
                 seed=seed,
@@ -75,6 +89,8 @@ def run_cell(cell: Cell, store: Store | None = None, trackers: Sequence[str] = (
                 cost=outcome.cost,
                 provenance=provenance,
             )
+            if unkept:
+                raise unkept
 
 
 def validate_cell(cell: Cell) -> float:
@@ -92,7 +108,7 @@ def validate_cell(cell: Cell) -> float:
     return sum(values) / len(values)
 
 
-def fit_cell(cell: Cell, seed: int) -> tuple[Method, Transform]:
+def fit_cell(cell: Cell, seed: int) -> tuple[Method, Preprocessing]:
     """The method of ``cell`` as its run fits it, selected on validation and refitted, and its preprocessing.
 
     Raises:
@@ -117,7 +133,7 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one seed comes to, and whether every other seed would come to the same."""
+    """What one seed comes to, whether every other seed would come to the same, and the fitted method."""
 
     evaluation: Evaluation
     selection: Selection
@@ -125,6 +141,7 @@ class _Outcome:
     derived: dict[str, Any]
     cost: Cost
     deterministic: bool
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -204,7 +221,24 @@ class _Experiment:
             )
         fit_s = self._earlier_s + fit_end - start
         cost = Cost(fit_s=fit_s, evaluate_s=time.perf_counter() - fit_end, peak_memory_mib=memory.read())
-        return _Outcome(evaluation, chosen, history, self._derived, cost, fitted.deterministic)
+        return _Outcome(evaluation, chosen, history, self._derived, cost, fitted.deterministic, fitted.method)
+
+    def model(self, seed: int, outcome: _Outcome, provenance: dict[str, Any]) -> Model:
+        """What can be kept of a run."""
+        training, dataset = self.trainval, self._source.dataset
+        order = [*training.stage.seen, *training.stage.unseen]
+        names = self._source.load().class_names
+        return describe_model(
+            outcome.method,
+            training.transform,
+            training.data.attributes,
+            outcome.selection.gamma,
+            spec=self._cell.spec,
+            seed=seed,
+            class_names=[names[c] for c in order],
+            origin=dataset.origin,
+            provenance=provenance,
+        )
 
     def select(self, seed: int) -> SelectionRun:
         """Fit on the training data of the validation stage, and choose on its held-out images."""

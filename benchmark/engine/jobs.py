@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from benchmark import parallel
 from benchmark.api import Incompatible
@@ -15,6 +16,8 @@ from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
 from benchmark.errors import Lost
 from benchmark.files import unfinished
+from benchmark.models.file import write
+from benchmark.models.model import Model
 from benchmark.results.claims import hold
 from benchmark.results.record import Result
 from benchmark.results.store import Store
@@ -65,10 +68,12 @@ class RunJob(Job[Result]):
     Attributes:
         force: run what is stored too.
         trackers: the names of what shows the fits while they last.
+        keep: keep the fitted methods beside their results; what is stored without is run again.
     """
 
     force: bool = False
     trackers: tuple[str, ...] = ()
+    keep: bool = False
 
     def run(self) -> Iterator[Result]:  # noqa: D102 - see Job
         store, cell = Store(self.folder), self.cell
@@ -80,7 +85,8 @@ class RunJob(Job[Result]):
             stored = [] if self.force else self.stored()
             yield from stored
             missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in stored})
-            for result in run_cell(replace(cell, seeds=missing), store, self.trackers) if missing else ():
+            keep = self._keep if self.keep and parallel.rank() == 0 else None
+            for result in run_cell(replace(cell, seeds=missing), store, self.trackers, keep) if missing else ():
                 if result.status == "skipped":
                     raise Incompatible(result.error)
                 if parallel.rank() == 0:
@@ -91,8 +97,9 @@ class RunJob(Job[Result]):
 
     def stored(self, *, failed: bool = False) -> list[Result]:  # noqa: D102 - see Job
         store, spec = Store(self.folder), self.cell.spec
-        found = [store.load(spec, seed) for seed in self.cell.seeds]
-        return [result for result in found if result and (failed or result.status == "ok")]
+        if not failed:
+            return store.finished(spec, self.cell.seeds, with_models=self.keep)
+        return [result for result in (store.load(spec, seed) for seed in self.cell.seeds) if result]
 
     def missing(self, reason: Incompatible | Lost, done: Sequence[Result]) -> list[Result]:  # noqa: D102 - see Job
         store, seeds = Store(self.folder), {*self.cell.seeds} - {result.seed for result in done}
@@ -104,6 +111,12 @@ class RunJob(Job[Result]):
 
     def again(self) -> RunJob:  # noqa: D102 - see Job
         return replace(self, force=False)
+
+    def _keep(self, model: Model) -> dict[str, Any]:
+        """Keep a model beside its result; returns what that says of it."""
+        start, path = time.perf_counter(), Store(self.folder).model(model.card.spec, model.card.seed)
+        digest = write(path, model)
+        return {"sha256": digest, "bytes": path.stat().st_size, "seconds": round(time.perf_counter() - start, 3)}
 
 
 def _keep(result: Result, store: Store) -> None:

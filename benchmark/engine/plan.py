@@ -73,15 +73,16 @@ class Plan:
         return sum(len(cell.seeds) for cell in self.todo)
 
 
-def plan(cells: Sequence[Cell], store: Store, force: bool) -> Plan:
+def plan(cells: Sequence[Cell], store: Store, force: bool, with_models: bool = False) -> Plan:
     """Divide the runs of ``cells`` into stored and missing ones; with ``force`` all are missing.
 
-    Failed runs count as missing. Results that other code made are kept, with a warning.
+    Failed runs count as missing, with ``with_models`` those too whose model was not kept. Results that other code made
+    are kept, with a warning.
     """
     todo, stored, warnings = [], [], []
     each = _without_repeats(cells)
     for cell in each:
-        done = [] if force else store.finished(cell.spec, cell.seeds)
+        done = [] if force else store.finished(cell.spec, cell.seeds, with_models=with_models)
         missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in done})
         if missing:
             todo.append(replace(cell, seeds=missing))

@@ -15,7 +15,6 @@ import torch
 
 from benchmark.api import Dataset, Facts, FeatureKind, Split, TrainData
 from benchmark.engine.plan import Cell
-from benchmark.engine.preprocessing import Transform
 from benchmark.engine.protocol import (
     HeldOut,
     Stage,
@@ -26,6 +25,7 @@ from benchmark.engine.protocol import (
     train_data,
     validation_stage,
 )
+from benchmark.models.preprocessing import Preprocessing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Training:
 
     stage: Stage
     data: TrainData
-    transform: Transform
+    transform: Preprocessing
 
 
 def _kept(make: Callable[P, T]) -> Callable[P, T]:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from benchmark.api import Facts, Split, TrainData, derive_seed, n_held_out
-from benchmark.engine.preprocessing import Transform, fit_preprocessing
 from benchmark.errors import InputError
+from benchmark.models.preprocessing import Preprocessing, fit_preprocessing
 
 Indices = npt.NDArray[np.int64]
 #: The share of their mean from which on classes' semantics are alike: CUB, AWA1 and the stand-ins have 0.43 to 0.65.
@@ -141,7 +141,7 @@ def _mean_share(attributes: npt.NDArray[np.float32]) -> float:
     return float(np.square(unit.mean(0)).sum())
 
 
-def train_data(split: Split, stage: Stage, preprocess: str, device: torch.device) -> tuple[TrainData, Transform]:
+def train_data(split: Split, stage: Stage, preprocess: str, device: torch.device) -> tuple[TrainData, Preprocessing]:
     """The training images of ``stage`` on ``device``, and the preprocessing that was fitted on them alone."""
     features = torch.from_numpy(split.features[stage.train]).to(device)
     transform = fit_preprocessing(preprocess, features)
@@ -159,7 +159,7 @@ def train_data(split: Split, stage: Stage, preprocess: str, device: torch.device
     return data, transform
 
 
-def held_out(split: Split, stage: Stage, transform: Transform, device: torch.device) -> HeldOut:
+def held_out(split: Split, stage: Stage, transform: Preprocessing, device: torch.device) -> HeldOut:
     """The held-out images of ``stage`` on ``device``, preprocessed as the training images were."""
 
     def images(indices: Indices) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ _ENGINE = joined(
     for file in (
         "engine/evaluate.py",
         "engine/experiment.py",
-        "engine/preprocessing.py",
+        "models/preprocessing.py",
         "engine/protocol.py",
         "engine/runs.py",
         "measures/imbalance.py",

@@ -15,14 +15,17 @@ from benchmark.results.record import Result, Spec
 
 #: The fits of a run: one is selected on held-out images, the other is refitted on all of trainval.
 Fit = Literal["select", "refit"]
+#: The end of the names of kept models.
+MODEL_SUFFIX = ".safetensors"
 
 
 class Store:
     """The folder of result files: ``<dataset>/<method>+<loss>/<key>-s<seed>.json``.
 
-    While a run lasts, the checkpoints of its fits lie beside the place of its result, ``<key>-s<seed>.<fit>.pt``.
+    While a run lasts, the checkpoints of its fits lie beside the place of its result, ``<key>-s<seed>.<fit>.pt``; and
+    afterwards its model, where that was kept, ``<key>-s<seed>.safetensors``.
 
-    Each file is read once by one store, however often its result is asked for, unless another process replaces it.
+    Each result is read once by one store, however often it is asked for, unless another process replaces it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,6 +36,10 @@ class Store:
         """Where the result of a run lies."""
         return self.cell(spec).with_name(f"{spec.key}-s{seed}.json")
 
+    def model(self, spec: Spec, seed: int) -> Path:
+        """Where the fitted method of a run lies, if it was kept."""
+        return self.path(spec, seed).with_suffix(MODEL_SUFFIX)
+
     def checkpoint(self, spec: Spec, seed: int, fit: Fit) -> Path:
         """Where the checkpoint of a run's fit lies."""
         return self.path(spec, seed).with_suffix(f".{fit}.pt")
@@ -42,8 +49,8 @@ class Store:
         return [self.checkpoint(spec, seed, fit) for fit in get_args(Fit)]
 
     def files(self, spec: Spec, seed: int) -> list[Path]:
-        """All that may be written of a run: its result and its checkpoints."""
-        return [self.path(spec, seed), *self.checkpoints(spec, seed)]
+        """All that may be written of a run: its result, its model and its checkpoints."""
+        return [self.path(spec, seed), self.model(spec, seed), *self.checkpoints(spec, seed)]
 
     def fit_name(self, spec: Spec, seed: int, fit: Fit) -> str:
         """``<dataset>/<method>+<loss>/<key>-s<seed>/<fit>``, what trackers call a run's fit."""
@@ -75,9 +82,9 @@ class Store:
         path = self.path(spec, seed)
         return self._at(path) if path.is_file() else None
 
-    def finished(self, spec: Spec, seeds: Sequence[int]) -> list[Result]:
-        """Those of the runs of a cell that are stored and did not fail."""
-        found = (self.load(spec, seed) for seed in seeds)
+    def finished(self, spec: Spec, seeds: Sequence[int], *, with_models: bool = False) -> list[Result]:
+        """Those of the runs of a cell that are stored and did not fail; only those whose model was kept, on demand."""
+        found = (self.load(spec, seed) for seed in seeds if not with_models or self.model(spec, seed).is_file())
         return [result for result in found if result and result.status == "ok"]
 
     def of_method(self, dataset: str, method: str) -> Iterator[Result]:

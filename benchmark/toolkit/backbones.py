@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
@@ -68,6 +70,25 @@ class Backbone(nn.Module, ABC):
         """As ``forward``, of (B, 3, H, W) normalised images."""
 
 
+#: What ``without_weights`` sets.
+_without_weights: ContextVar[bool] = ContextVar("without_weights", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """While this is entered, networks are loaded with random weights, as others are going to take their place."""
+    token = _without_weights.set(True)
+    try:
+        yield
+    finally:
+        _without_weights.reset(token)
+
+
+def loading_without_weights() -> bool:
+    """Whether weights that are asked for are neither read nor downloaded; see ``without_weights``."""
+    return _without_weights.get()
+
+
 def load(name: str, weights: str | None = None, size: int | None = None, pretrained: bool = True) -> Backbone:
     """The backbone ``name``, ready to extract.
 
@@ -81,6 +102,8 @@ def load(name: str, weights: str | None = None, size: int | None = None, pretrai
     Raises:
         InputError: there is no such backbone, it has no grid, or its weights cannot be had or do not fit.
     """
+    if loading_without_weights():
+        weights, pretrained = None, False
     library, _, bare = name.rpartition(":")
     if library not in ("", "timm", "torchvision"):
         raise InputError(f"--backbone: must be NAME, timm:NAME or torchvision:NAME, got {name!r} instead")

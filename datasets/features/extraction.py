@@ -166,6 +166,35 @@ def extract(
     print(f"{len(kept)} images{left_out}: {', '.join(f'{file}.mat' for file in files.values())} in {folder}")
 
 
+def features_of(folder: ImageFolder, backbone: Backbone, kind: str, loading: Loading) -> npt.NDArray[Any]:
+    """(N, ...) features of one ``kind`` of all images of a folder, in memory.
+
+    Raises:
+        InputError: an image cannot be read, or features are not finite.
+    """
+    backbone = backbone.to(loading.device)
+    parts: list[npt.NDArray[Any]] = []
+    unreadable: dict[str, str] = {}
+    loader = _loader(folder, range(len(folder.files)), backbone, loading)
+    for batch in tqdm(loader, desc="extract", unit="batch", disable=None, leave=False):
+        unreadable |= {folder.files[row]: text for row, text in batch.unreadable.items()}
+        if batch.rows and not unreadable:
+            parts.append(_features(backbone, batch.pixels, [kind], loading.device)[kind])
+    if unreadable:
+        raise InputError(f"{len(unreadable)} of {len(folder.files)} images cannot be read: {_listed(unreadable)}")
+    return np.concatenate(parts)
+
+
+def _loader(folder: ImageFolder, rows: Sequence[int], backbone: Backbone, loading: Loading) -> DataLoader[Any]:
+    return DataLoader(
+        _Pixels(folder, rows, backbone.preprocessing.geometry),
+        batch_size=loading.batch_size,
+        num_workers=loading.workers,
+        collate_fn=_collate,
+        pin_memory=loading.device.type == "cuda",
+    )
+
+
 def _outputs(
     backbone: Backbone, name: str, kinds: Sequence[str], device: torch.device
 ) -> tuple[dict[str, tuple[tuple[int, ...], Any]], dict[str, str]]:
@@ -196,13 +225,7 @@ def _features(backbone: Backbone, pixels: Tensor, kinds: Sequence[str], device: 
 def _fill(rows: Rows, folder: ImageFolder, backbone: Backbone, loading: Loading) -> dict[str, str]:
     """Extract what is missing; returns the files that cannot be read, with the reasons."""
     missing, unreadable = rows.missing, {}
-    loader = DataLoader(
-        _Pixels(folder, missing, backbone.preprocessing.geometry),
-        batch_size=loading.batch_size,
-        num_workers=loading.workers,
-        collate_fn=_collate,
-        pin_memory=loading.device.type == "cuda",
-    )
+    loader = _loader(folder, missing, backbone, loading)
     clock = _Clock()
     bar = tqdm(total=rows.n, initial=rows.n - len(missing), unit=" images", desc="extract", disable=None)
     try:
@@ -266,8 +289,8 @@ def _present(folder: Path, files: Mapping[str, str], key: str) -> bool:
     there = [file for name in files.values() if (file := folder / f"{name}.mat").is_file()]
     for file in there:
         try:
-            made = json.loads(str(matfiles.load(file, "provenance")["provenance"][0])).get("key")
-        except (InputError, ValueError):
+            made = matfiles.provenance(file).get("key")
+        except InputError:
             made = None
         if made != key:
             raise InputError(f"{file}: is there already and was made otherwise; delete it, or give another --features")

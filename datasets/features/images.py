@@ -133,6 +133,25 @@ def read_table(file: Path) -> Table:
     return Table(classes, tuple(header[1:]), values)
 
 
+def read_descriptions(file: Path) -> dict[str, str] | None:
+    """Class -> its text, of a CSV file ``class,description``; None where its header is another.
+
+    Raises:
+        InputError: it cannot be read, names a class twice, or a line has no text.
+    """
+    header, *rows = _csv(file)
+    if header != ["class", "description"]:
+        return None
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        if len(row) != 2 or not all(row) or row[0] in found:
+            raise InputError(f'{file}: line {number} must be a new class and its text (in "" if it has commas)')
+        found[row[0]] = row[1]
+    if not found:
+        raise InputError(f"{file}: must describe a class, got none")
+    return found
+
+
 def make_split(folder: ImageFolder, table: Table, file: Path) -> Split:
     """Labels, attributes and split of images whose classes ``table`` describes; its features are empty.
 

@@ -86,7 +86,7 @@ class DAP(Method):
 
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         seen = data.attributes[: data.n_seen]
-        self.signatures = (data.attributes > seen.mean(0)).to(data.attributes)  # (C, A) the b_cm
+        self.signatures = self._signatures(data.attributes)
         present = self.signatures[: data.n_seen]
         share = present.mean(0)
         # An attribute that all seen classes share, or none has, says nothing about how likely it is.
@@ -108,6 +108,13 @@ class DAP(Method):
         with_it = torch.nn.functional.logsigmoid(logits) - self.prior.log()
         without = torch.nn.functional.logsigmoid(-logits) - (1 - self.prior).log()
         return with_it @ signatures.T + without @ (1 - signatures).T
+
+    def take_classes(self, attributes: Tensor, rng: torch.Generator) -> None:  # noqa: ARG002, D102
+        self.signatures = self._signatures(attributes)
+
+    def _signatures(self, attributes: Tensor) -> Tensor:
+        """(C, A) the b_cm of all classes, seen ones first."""
+        return (attributes > attributes[: self.meta.n_seen].mean(0)).to(attributes)
 
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         if self.binary:

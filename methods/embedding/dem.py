@@ -88,7 +88,7 @@ class DEM(Method):
         self.decoder = linear(meta.n_features, meta.n_attributes, rng)
 
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
-        self.attributes = self._conditioned(data)
+        self.attributes = self._conditioned(data.attributes)
 
         def objective(x: Tensor, y: Tensor) -> Tensor:
             # Images of a class share its prototype: f is computed once for each class of the batch.
@@ -111,14 +111,17 @@ class DEM(Method):
         attributes: Tensor = self.decoder(x)
         return attributes
 
+    def take_classes(self, attributes: Tensor, rng: torch.Generator) -> None:  # noqa: ARG002, D102
+        self.attributes = self._conditioned(attributes)
+
     def prototypes(self, attributes: Tensor) -> Tensor:
         """(C, D) the visual prototypes f(a) of (C, A) ``attributes`` as they enter f, with a mean square of 1."""
         features: Tensor = self.net(attributes)
         return features
 
-    def _conditioned(self, data: TrainData) -> Tensor:
+    def _conditioned(self, attributes: Tensor) -> Tensor:
         """(C, A) the attributes of all classes as they enter f."""
         if self.config.condition == "unit":
-            return data.attributes * float(self.meta.n_attributes**0.5)
-        mean, scale = mean_and_scale(data.attributes, data.n_seen)
-        return (data.attributes - mean) / scale
+            return attributes * float(self.meta.n_attributes**0.5)
+        mean, scale = mean_and_scale(attributes, self.meta.n_seen)
+        return (attributes - mean) / scale

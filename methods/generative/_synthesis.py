@@ -264,6 +264,7 @@ class GenerativeMethod(Method):
         if config.condition == "standard":
             self.attribute_mean, self.attribute_scale = mean_and_scale(data.attributes, data.n_seen)
         data = replace(data, attributes=self.conditions(data.attributes))
+        self.class_counts = data.class_counts
         training, rng = self.prepare(data, slot, run), run.rng("batches")
         for epoch in run.epochs(
             self,
@@ -294,6 +295,21 @@ class GenerativeMethod(Method):
     def semantics(self, x: Tensor) -> Tensor:
         attributes: Tensor = self.regressor(x)
         return attributes
+
+    def take_classes(self, attributes: Tensor, rng: torch.Generator) -> None:
+        """Train both classifiers anew, on generated features of all classes.
+
+        Real features of seen classes are no part of a fitted method: as many generated ones stand in for them.
+        """
+        conditions, n_seen, n_inputs = self.conditions(attributes), self.meta.n_seen, self.zsl_classifier.in_features
+        labels = torch.arange(n_seen, device=attributes.device).repeat_interleave(self.class_counts)
+        with torch.no_grad():
+            data = TrainData(self.generate(conditions[labels], rng), labels, conditions, n_seen)
+        for name, n_classes in (("zsl_classifier", self.meta.n_unseen), ("gzsl_classifier", len(attributes))):
+            layer = nn.utils.skip_init(nn.Linear, n_inputs, n_classes, device=attributes.device)
+            setattr(self, name, layer)
+        self.train_gzsl_classifier(data, rng)
+        self.train_zsl_classifier(data, rng, rng)
 
     def unseen_data(self, data: TrainData, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """(M, R) inputs and (M,) labels of the classifiers: generated features of unseen classes."""

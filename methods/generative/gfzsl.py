@@ -76,6 +76,7 @@ class GFZSL(Method):
     means: Tensor
     variances: Tensor
     residual_variances: Tensor
+    ridges: Tensor
 
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
         super().__init__(meta, config, rng)
@@ -84,18 +85,20 @@ class GFZSL(Method):
         self.register_buffer("variances", torch.ones(n_classes, meta.n_features))
         self.regressor = CentredLinear(meta)
         self.register_buffer("residual_variances", torch.ones(meta.n_attributes))
+        self.register_buffer("ridges", torch.ones(2, dtype=torch.float64))  # of means and log-variances
 
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:  # noqa: D102
         config = self.config
         self.attributes = data.attributes
         self._semantics_weight = 0.0 if slot.absent else slot.weight
-        predict = _GaussianPrediction(data, config.variance_floor)
+        predict = _GaussianPrediction(data.attributes, *_measured(data, config.variance_floor))
         regress = None if slot.absent else _regression(data, slot, run)
         ridges = config.regression_ridge if regress else (1.0,)
         options = list(itertools.product(config.mean_ridge, config.variance_ridge, ridges))
         for mean_ridge, variance_ridge, ridge in run.candidates(self, options):
             means, variances = predict(mean_ridge, variance_ridge)
             self.means, self.variances = means.to(data.features), variances.to(data.features)
+            self.ridges = self.ridges.new_tensor([mean_ridge, variance_ridge])
             run.log(mean_ridge=mean_ridge, variance_ridge=variance_ridge)
             if regress:
                 solution, self.residual_variances = regress(ridge)
@@ -110,6 +113,12 @@ class GFZSL(Method):
         of_semantics = log_likelihood(self.semantics(x), attributes, self.residual_variances.expand_as(attributes))
         return value + self._semantics_weight * of_semantics
 
+    def take_classes(self, attributes: Tensor, rng: torch.Generator) -> None:  # noqa: ARG002, D102
+        n_seen = self.meta.n_seen
+        predict = _GaussianPrediction(attributes, *in_float64(self.means[:n_seen], self.variances[:n_seen]))
+        means, variances = predict(*self.ridges.tolist())
+        self.attributes, self.means, self.variances = attributes, means.to(self.means), variances.to(self.means)
+
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         attributes: Tensor = self.regressor(x)
         return attributes
@@ -122,16 +131,28 @@ def log_likelihood(x: Tensor, means: Tensor, variances: Tensor) -> Tensor:
     return -0.5 * (quadratic + variances.log().sum(1))
 
 
-class _GaussianPrediction:
-    """(C, D) means and variances of all classes for two ridges; what does not depend on these is computed once."""
+def _measured(data: TrainData, floor: float) -> tuple[Tensor, Tensor]:
+    """(n_seen, D) means and variances, in float64, of the seen classes' features."""
+    (x,) = in_float64(data.features)
+    labels, counts = data.labels.to(x.device), data.class_counts.to(x)[:, None]
+    means = x.new_zeros(data.n_seen, x.shape[1]).index_add_(0, labels, x) / counts
+    squares = x.new_zeros(data.n_seen, x.shape[1]).index_add_(0, labels, (x - means[labels]).square())
+    return means, squares / counts + floor
 
-    def __init__(self, data: TrainData, floor: float) -> None:
-        x, attributes = in_float64(data.features, data.attributes)
-        labels, n_seen = data.labels.to(x.device), data.n_seen
-        counts = data.class_counts.to(x)[:, None]
-        self._means = x.new_zeros(n_seen, x.shape[1]).index_add_(0, labels, x) / counts
-        squares = x.new_zeros(n_seen, x.shape[1]).index_add_(0, labels, (x - self._means[labels]).square())
-        self._variances = squares / counts + floor
+
+class _GaussianPrediction:
+    """(C, D) means and variances of all classes for two ridges; what does not depend on these is computed once.
+
+    Args:
+        of_classes: (C, A) attributes, seen classes first.
+        means: (n_seen, D) measured ones, in float64.
+        variances: (n_seen, D) the same.
+    """
+
+    def __init__(self, of_classes: Tensor, means: Tensor, variances: Tensor) -> None:
+        (attributes,) = in_float64(of_classes)
+        n_seen = len(means)
+        self._means, self._variances = means, variances
         kernel = (1 + attributes @ attributes[:n_seen].T).square()
         self._to_unseen = kernel[n_seen:]
         self._values, self._vectors = torch.linalg.eigh(kernel[:n_seen])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmark.config import Config
 from benchmark.errors import InputError
-from benchmark.toolkit.backbones import PYPI_LITE0, Backbone, load
+from benchmark.toolkit.backbones import PYPI_LITE0, Backbone, load, loading_without_weights
 
 #: The folder of weight files; settings hold the files' names alone, as results are public and folders are not.
 WEIGHTS = "ZSL_WEIGHTS"
@@ -112,7 +112,7 @@ def _load(config: BackboneConfig, size: int) -> Backbone:
     weights: str | None = config.weights
     if weights in ("pretrained", "random"):
         weights = None
-    elif weights != PYPI_LITE0:
+    elif weights != PYPI_LITE0 and not loading_without_weights():
         folder = os.environ.get(WEIGHTS)
         if folder is None or Path(config.weights).name != weights:
             choices = f"pretrained, random, {PYPI_LITE0} or the name of a file in the folder ${WEIGHTS}"

@@ -23,17 +23,17 @@ BELOW: dict[str, tuple[str, ...]] = {
     "toolkit": (),
     "measures": (),
     "results": ("measures",),
-    "engine": ("results", "measures"),
-    "launchers": ("engine", "results", "measures"),
+    "models": ("results", "measures"),
+    "engine": ("models", "results", "measures"),
+    "launchers": ("engine", "models", "results", "measures"),
     "trackers": (),
     "boards": ("results", "measures"),
     "report": ("boards", "results", "measures"),
 }
 #: Commands, and the options that they share.
-COMMANDS = {
-    f"benchmark.{name}"
-    for name in ("attention", "cli.grid", "cli.options", "leaderboard", "report.__main__", "run", "search")
-}
+_PACKAGES = ("models", "predict", "report")
+_COMMANDS = ("attention", "cli.grid", "cli.options", "leaderboard", "run", "search")
+COMMANDS = {f"benchmark.{name}" for name in (*_COMMANDS, *(f"{package}.__main__" for package in _PACKAGES))}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

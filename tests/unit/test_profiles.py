@@ -17,10 +17,10 @@ from benchmark.api import AUTO, Facts, MethodConfig
 from benchmark.config import ConfigFile, load_file
 from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
-from benchmark.engine.preprocessing import fit_preprocessing
 from benchmark.engine.protocol import facts
 from benchmark.engine.settings import make_spec
 from benchmark.errors import InputError
+from benchmark.models.preprocessing import fit_preprocessing
 from benchmark.registries import DATASETS, METHODS
 from benchmark.registry import Entry
 from benchmark.results.store import Store

@@ -21,10 +21,10 @@ from torch import Tensor
 from benchmark.api import Meta, Run, SealedError, Slot, Split, TrainData
 from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
-from benchmark.engine.preprocessing import chunks, fit_preprocessing
 from benchmark.engine.protocol import Stage, evaluation_stage, held_out, random_partition, train_data, validation_stage
 from benchmark.engine.settings import make_spec
 from benchmark.errors import InputError
+from benchmark.models.preprocessing import chunks, fit_preprocessing
 from benchmark.registries import DATASETS, LOSSES, METHODS
 from tests.reference.toy import CPU, ToyDataset, ToyLoss, ToyMethod, make_split, register
 
@@ -321,7 +321,7 @@ class TestLocalFeaturesAndImages:
         x = torch.from_numpy(of_kind("local").features)
         x[0, 0, 0] = 0
         x[..., 4] = 200  # 200^2 is near the end of float16's range, and a constant is only shifted
-        monkeypatch.setattr("benchmark.engine.preprocessing.CHUNK_BYTES", 7 * 2 * 3 * 5 * 2)
+        monkeypatch.setattr("benchmark.models.preprocessing.CHUNK_BYTES", 7 * 2 * 3 * 5 * 2)
         scaled = fit_preprocessing(kind, x)(x)
         rows = x.float().flatten(0, 2)
         expected = fit_preprocessing(kind, rows)(rows).view(x.shape)
@@ -336,7 +336,7 @@ class TestLocalFeaturesAndImages:
     def test_chunks_hold_all_and_are_bounded_by_bytes(self, n: int, at_most: int, limit: int):
         for x in (torch.rand(n, 2, 2, 5).half(), torch.randint(0, 256, (n, 3, 4, 3)).byte(), torch.rand(n, 9)):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("benchmark.engine.preprocessing.CHUNK_BYTES", limit)
+                patch.setattr("benchmark.models.preprocessing.CHUNK_BYTES", limit)
                 parts = chunks(x, at_most)
             assert torch.equal(torch.cat(parts), x)
             assert max(map(len, parts)) <= at_most

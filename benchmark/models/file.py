@@ -1,0 +1,131 @@
+"""The file of a kept model: safetensors, whose header holds the card and all that is no tensor as JSON, and a digest.
+
+Nothing in it is code, and reading it runs none of it: the method's own class is built from the settings, by the code
+that is installed, and given the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from benchmark.errors import InputError, one_line
+from benchmark.files import read_bytes, write_whole
+from benchmark.models.model import Card, Model
+from benchmark.models.state import StateError, Values, dump, restore
+from benchmark.registries import METHODS
+from benchmark.toolkit.backbones import digest
+
+#: The entries of the header.
+_CARD, _VALUES, _DIGEST = "zsl_model", "values", "sha256"
+_LENGTH = 8  # bytes at the start of a file that say how long its header is
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a model file holds.
+
+    Attributes:
+        card: what the model says of itself.
+        values: its state but for tensors.
+        tensors: its tensors.
+        sha256: the digest of all of this.
+    """
+
+    card: Card
+    values: Values
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def write(path: Path, model: Model) -> str:
+    """Keep a model, whole or not at all; returns the digest of what it holds.
+
+    Raises:
+        InputError: it holds what cannot be kept, or the file cannot be written.
+    """
+    try:
+        values, tensors = dump(model, Model.untrained(model.card))
+    except StateError as error:
+        raise InputError(f"{model.card.title}: cannot be kept: {error}") from None
+    texts = {_CARD: model.card.model_dump_json(), _VALUES: json.dumps(values)}
+    header = {**texts, _DIGEST: _digest(texts, tensors)}
+    write_whole(path, safetensors.save(tensors, header))
+    return header[_DIGEST]
+
+
+def read(path: Path) -> Content:
+    """What a model file holds, checked against its digest.
+
+    Raises:
+        InputError: it cannot be read, is no model file, or was damaged.
+    """
+    content = read_bytes(path)
+    try:
+        tensors = safetensors.load(content)
+        size = int.from_bytes(content[:_LENGTH], "little")
+        header: dict[str, Any] = json.loads(content[_LENGTH : _LENGTH + size])["__metadata__"]
+        texts = {name: str(header[name]) for name in (_CARD, _VALUES)}
+        if header[_DIGEST] != (found := _digest(texts, tensors)):
+            raise InputError(f"{path}: was damaged: its content is not what its digest says; get it again")
+        return Content(Card.model_validate_json(texts[_CARD]), json.loads(texts[_VALUES]), tensors, found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: not a model that this version can read: {key}: {first['msg']}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not a model file, or damaged: {one_line(error)[:200]}") from None
+
+
+def load(path: Path | str, device: str = "cpu") -> Model:
+    """The model that a file holds, ready to predict.
+
+    Its method must be registered: that of a plug-in by ``benchmark.registries.load_plugins`` first.
+
+    Args:
+        path: a file that ``benchmark.run --keep-models`` wrote.
+        device: where it is to compute.
+
+    Raises:
+        InputError: the file is no sound model, or its method is not registered or another by now.
+    """
+    path = Path(path)
+    content = read(path)
+    name = content.card.spec.method
+    if name not in METHODS:
+        raise InputError(f"{path}: no method {name!r} here; where a plug-in defines it, give that by --plugin FILE")
+    try:
+        model = Model.untrained(content.card)
+        restore(model, content.values, content.tensors, torch.device(device))
+        _probe(model)
+    except InputError:
+        raise
+    except Exception as error:  # code that has changed since can raise anything over what it is given
+        reason = str(error) if isinstance(error, StateError) else one_line(error)[:200]
+        raise InputError(f"{path}: does not fit the method {name!r} as it is here: {reason}") from None
+    return model.eval()
+
+
+def _probe(model: Model) -> None:
+    """Let a model say something of an empty image: what does not fit together fails here, before it is used."""
+    meta = model.method.meta
+    kind = {"global": torch.float32, "local": torch.float16, "images": torch.uint8}[meta.kind]
+    found = model.predict(torch.zeros(1, *(meta.grid or ()), meta.n_features, dtype=kind))
+    if found.scores.shape != (1, len(model.card.class_names)) or len(model.attributes) != len(model.card.class_names):
+        raise StateError(f"it scores {found.scores.shape[1]} classes and names {len(model.card.class_names)}")
+
+
+def _digest(texts: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    value = hashlib.sha256(digest(tensors).encode())
+    for name, text in sorted(texts.items()):
+        value.update(f"\n{name} {text}".encode())
+    return value.hexdigest()
