@@ -1,6 +1,6 @@
 """``python -m benchmark.attention``: where a method looks for each attribute, drawn over test images as PNG files.
 
-The suite stores no weights, so each cell of the grid is fitted anew, as ``benchmark.run`` would fit it.
+Each cell of the grid is fitted anew, as ``benchmark.run`` would fit it.
 """
 
 from __future__ import annotations

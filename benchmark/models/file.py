@@ -25,8 +25,8 @@ from benchmark.models.state import StateError, Values, dump, restore
 from benchmark.registries import METHODS
 from benchmark.toolkit.backbones import digest
 
-#: The entries of the header.
-_CARD, _VALUES, _DIGEST = "zsl_model", "values", "sha256"
+#: The entry of the header: one alone, as safetensors writes several in any order.
+_ENTRY = "zsl_model"
 _LENGTH = 8  # bytes at the start of a file that say how long its header is
 
 
@@ -57,10 +57,11 @@ def write(path: Path, model: Model) -> str:
         values, tensors = dump(model, Model.untrained(model.card))
     except StateError as error:
         raise InputError(f"{model.card.title}: cannot be kept: {error}") from None
-    texts = {_CARD: model.card.model_dump_json(), _VALUES: json.dumps(values)}
-    header = {**texts, _DIGEST: _digest(texts, tensors)}
-    write_whole(path, safetensors.save(tensors, header))
-    return header[_DIGEST]
+    card = json.loads(model.card.model_dump_json())
+    sha256 = _digest(card, values, tensors)
+    header = json.dumps({"sha256": sha256, "card": card, "values": values})
+    write_whole(path, safetensors.save(tensors, {_ENTRY: header}))
+    return sha256
 
 
 def read(path: Path) -> Content:
@@ -73,11 +74,11 @@ def read(path: Path) -> Content:
     try:
         tensors = safetensors.load(content)
         size = int.from_bytes(content[:_LENGTH], "little")
-        header: dict[str, Any] = json.loads(content[_LENGTH : _LENGTH + size])["__metadata__"]
-        texts = {name: str(header[name]) for name in (_CARD, _VALUES)}
-        if header[_DIGEST] != (found := _digest(texts, tensors)):
+        header = json.loads(json.loads(content[_LENGTH : _LENGTH + size])["__metadata__"][_ENTRY])
+        card, values, found = header["card"], dict(header["values"]), header["sha256"]
+        if found != _digest(card, values, tensors):
             raise InputError(f"{path}: was damaged: its content is not what its digest says; get it again")
-        return Content(Card.model_validate_json(texts[_CARD]), json.loads(texts[_VALUES]), tensors, found)
+        return Content(Card.model_validate_json(json.dumps(card)), values, tensors, found)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -124,8 +125,5 @@ def _probe(model: Model) -> None:
         raise StateError(f"it scores {found.scores.shape[1]} classes and names {len(model.card.class_names)}")
 
 
-def _digest(texts: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    value = hashlib.sha256(digest(tensors).encode())
-    for name, text in sorted(texts.items()):
-        value.update(f"\n{name} {text}".encode())
-    return value.hexdigest()
+def _digest(card: Any, values: Values, tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256(json.dumps([card, values, digest(tensors)]).encode()).hexdigest()

@@ -94,8 +94,6 @@ def _put(part: nn.Module, name: str, value: Any, where: str) -> None:
         if not (value is None or isinstance(value, Tensor)):
             raise StateError(f"{where!r} must be a tensor")
         part._buffers[name] = value
-    elif hasattr(type(part), name) and callable(getattr(type(part), name)):
-        raise StateError(f"{where!r} is code")
     else:
         vars(part)[name] = value
 
