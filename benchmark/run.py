@@ -72,6 +72,7 @@ def run(
     plugin: Sequence[Path] = (),
     launcher: str = "inline",
     jobs: int | None = None,
+    keep_models: bool = False,
     out: Path | None = None,
 ) -> Results:
     """Train and evaluate a grid of methods, losses, data sets and seeds, as the command line does.
@@ -94,6 +95,7 @@ def run(
         plugin: files that register their own classes; what this process has registered need not be there.
         launcher: ``inline``, or ``local`` for several processes (in a script, below ``if __name__ == "__main__":``).
         jobs: of ``local``: cells at once.
+        keep_models: keep the fitted methods beside their results, in ``out``; see ``benchmark.models.load``.
         out: the folder of results and boards, as ``--out``; what is stored there is not run again.
 
     Returns:
@@ -122,6 +124,7 @@ def run(
         "plugin": [*plugin] or None,
         "launcher": launcher,
         "jobs": jobs,
+        "keep_models": keep_models,
     }
     arguments = parser.parse_args(words(parser, values, "run"))
     n_threads = torch.get_num_threads()

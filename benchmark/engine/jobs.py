@@ -122,4 +122,6 @@ class RunJob(Job[Result]):
 def _keep(result: Result, store: Store) -> None:
     """Store a result, unless it was skipped, or it failed and one that did not is there."""
     if result.status == "ok" or (result.status == "failed" and not store.finished(result.spec, [result.seed])):
+        if "model" not in result.provenance:  # that of an earlier run is not this one's
+            store.model(result.spec, result.seed).unlink(missing_ok=True)
         store.save(result)

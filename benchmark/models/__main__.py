@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.cli import BOARDS
+from benchmark.cli.grid import BOARDS
 from benchmark.errors import InputError, exit_code
 
 EXAMPLES = """examples:

@@ -196,7 +196,8 @@ class Model(nn.Module):
         return np.array(sorted(found))
 
     def _checked(self, features: npt.NDArray[Any] | Tensor) -> Tensor:
-        x, meta = torch.as_tensor(features), self.method.meta
+        meta = self.method.meta
+        x = features if isinstance(features, Tensor) else torch.from_numpy(np.require(features, requirements="W"))
         kind = feature_kind(x) if x.ndim in (2, 4) else "other"
         wanted = (*(meta.grid or ()), meta.n_features)
         if kind != meta.kind or tuple(x.shape[1:]) != wanted:

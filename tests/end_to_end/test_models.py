@@ -17,6 +17,7 @@ from PIL import Image
 from benchmark.models import load
 from benchmark.models.__main__ import main as models
 from benchmark.predict.__main__ import main as predict
+from benchmark.registries import DATASETS, METHODS
 from tests.end_to_end.conftest import Command
 
 PLUGIN = """
@@ -68,6 +69,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(timm.create_model("test_resnet").state_dict(), folder / "weights.pth")
     options = ["--attributes", folder / "table.csv", "--split", folder / "split.csv", "--backbone", "test_resnet"]
     options += ["--weights", folder / "weights.pth", "--size", 64, "--features", "net", "--workers", 0]
+    options += ["--write", "global", "images"]
     command = ["ZOO", "--images", folder / "photos", "--data-root", folder / "data", *options]
     assert extract.main(list(map(str, command))) == 0
     (folder / "plugin.py").write_text(PLUGIN)
@@ -79,9 +81,11 @@ def kept(work: Path) -> tuple[Path, ...]:
     """The models of a method of the suite and of a plug-in, kept in the processes of the local launcher."""
     from benchmark.run import main
 
-    grid = ["--method", "eszsl", "nearest", "--dataset", "zoo", "--data-root", work / "data", "--seeds", "0"]
+    grid = ["--method", "eszsl", "nearest", "--dataset", "zoo:features=net", "--data-root", work / "data"]
+    grid += ["--seeds", "0"]
     options = ["--launcher", "local", "--jobs", "2", "--keep-models", "--plugin", work / "plugin.py"]
     assert main(list(map(str, [*grid, *options, "--out", work / "out"]))) == 0
+    del METHODS._entries["nearest"]  # other tests go over all that is registered
     return tuple(sorted((work / "out" / "results").rglob("*.safetensors")))
 
 
@@ -91,27 +95,25 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def test_from_a_run_to_the_classes_of_pictures(command: Command, work: Path, kept: tuple[Path, ...]) -> None:
-    """In processes of their own, of the plug-in's model too; as features and as images the classes are the same."""
+    """In a process of its own for the plug-in's model; as features and as images the classes are the same."""
     eszsl, nearest = kept
-    assert [file.with_suffix(".json").is_file() for file in kept] == [True, True]
-    assert "kept" not in (work / "out" / "zoo.md").read_text()
-    by_image, by_feature = work / "image.csv", work / "feature.csv"
-    done = command("benchmark.predict", eszsl, "--images", work / "photos", "--weights", work / "weights.pth",
-                   "--out", by_image, "--top", 2)  # fmt: skip
+    assert all(file.with_suffix(".json").is_file() for file in kept)
+    net, by_image, by_feature = work / "data" / "ZOO" / "net.mat", work / "image.csv", work / "feature.csv"
+    plugin = ["--plugin", work / "plugin.py"]
+    done = command("benchmark.predict", nearest, *plugin, "--features", net, "--out", by_feature, "--among", "unseen")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert "30 images by eszsl+none zoo s0, among 5 classes" in done.stdout
-    done = command("benchmark.predict", nearest, "--plugin", work / "plugin.py", "--features",
-                   work / "data" / "ZOO" / "net.mat", "--out", by_feature, "--among", "dog", "eel")  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "30 images by nearest+none zoo s0, among 2 classes" in done.stdout
     assert {row["class"] for row in rows(by_feature)} <= {"dog", "eel"}
+    for given, out in (
+        (["--images", work / "photos", "--weights", work / "weights.pth"], by_image),
+        (["--features", net], by_feature),
+    ):
+        assert predict(list(map(str, [eszsl, *given, "--out", out, "--top", 2]))) == 0
     assert [row["rank"] for row in rows(by_image)] == ["1", "2"] * 30
-    assert predict(list(map(str, [eszsl, "--features", work / "data" / "ZOO" / "net.mat", "--top", 2,
-                                  "--out", by_feature]))) == 0  # fmt: skip
-    assert [(row["image"], row["class"]) for row in rows(by_image)] == [
-        (row["image"], row["class"]) for row in rows(by_feature)
-    ]
-    scores = [[float(row["score"]) for row in rows(file)] for file in (by_image, by_feature)]
-    assert np.allclose(*scores, rtol=1e-3, atol=1e-4)
+    of_both = [[(row["image"], row["class"]) for row in rows(file)] for file in (by_image, by_feature)]
+    assert of_both[0] == of_both[1]
+    of_images, of_features = ([float(row["score"]) for row in rows(file)] for file in (by_image, by_feature))
+    assert np.allclose(of_images, of_features, rtol=1e-3, atol=1e-4)
 
 
 def test_pictures_of_new_classes(work: Path, kept: tuple[Path, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,18 +129,8 @@ def test_what_is_stored_without_a_model_is_run_again(work: Path, kept: tuple[Pat
     from benchmark.run import main
 
     before, result = kept[0].read_bytes(), kept[0].with_suffix(".json")
-    grid = [
-        "--method",
-        "eszsl",
-        "--dataset",
-        "zoo",
-        "--data-root",
-        work / "data",
-        "--seeds",
-        "0",
-        "--out",
-        work / "out",
-    ]
+    grid = ["--method", "eszsl", "--dataset", "zoo:features=net", "--data-root", work / "data"]
+    grid += ["--seeds", "0", "--out", work / "out"]
     kept[0].unlink()
     assert main(list(map(str, grid))) == 0
     assert not kept[0].exists(), "nothing is kept unless it is asked for"
@@ -146,8 +138,44 @@ def test_what_is_stored_without_a_model_is_run_again(work: Path, kept: tuple[Pat
     first, again = json.loads(result.read_text())["evaluation"], kept[0].read_bytes()
     assert main(list(map(str, [*grid, "--keep-models"]))) == 0
     assert kept[0].read_bytes() == again, "what is kept is not run again"
+    assert main(list(map(str, [*grid, "--force"]))) == 0
+    assert not kept[0].exists(), "it would be another run's"
+    assert main(list(map(str, [*grid, "--keep-models"]))) == 0
     assert json.loads(result.read_text())["evaluation"] == first
     assert len(again) == pytest.approx(len(before), abs=200)  # the time of the run is in it
+
+
+def test_a_backbone_that_was_trained_along_is_kept_and_its_first_weights_are_no_longer_needed(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmark.run import run
+
+    monkeypatch.setenv("ZSL_WEIGHTS", str(work))
+    backbone = {"name": "test_resnet", "weights": "weights.pth"}
+    (result,) = run(
+        "apn",
+        "mse",
+        "zoo:features=images64",
+        seeds=1,
+        settings={"backbone": backbone, "epochs": 2},
+        data_root=work / "data",
+        keep_models=True,
+        out=work / "trained",
+    )
+    assert result.status == "ok", result.error
+    assert result.evaluation is not None
+    monkeypatch.delenv("ZSL_WEIGHTS")
+    (file,) = (work / "trained").rglob("*.safetensors")
+    model, split = load(file), DATASETS.resolve("zoo", {"features": "images64"}, work / "data").load()
+    images = np.asarray(split.features[split.test_unseen])
+    right = [best[0][0] == split.class_names[c] for best, c in zip(
+        model.predict(images, "unseen").top(), split.labels[split.test_unseen], strict=True)]  # fmt: skip
+    assert 100 * np.mean(right) == pytest.approx(result.evaluation.metrics.T1), "both classes have as many images"
+    out = work / "by-pixels.csv"
+    assert predict([str(file), "--images", str(work / "photos"), "--out", str(out), "--among", "unseen"]) == 0
+    of_images = {row["image"]: float(row["score"]) for row in rows(out)}
+    of_pixels = model.predict(np.asarray(split.features[:]), "unseen").scores.max(1)
+    assert np.allclose(list(of_images.values()), of_pixels, rtol=1e-4, atol=1e-5)
 
 
 def test_list_show_and_export(work: Path, kept: tuple[Path, ...], capsys: pytest.CaptureFixture[str]) -> None:

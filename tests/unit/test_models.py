@@ -47,8 +47,8 @@ class Odd(nn.Module):
         self.part.bias.requires_grad_(False)
         self.late = torch.rand(3, 4, generator=seeded(1)).T
         self.tensor = torch.rand(2, 3, 4, 5, generator=seeded(2)).to(memory_format=torch.channels_last)
-        self.half = torch.rand(3, generator=seeded(3)).half()
-        self.same = self.half
+        self.narrow = torch.rand(3, generator=seeded(3)).half()
+        self.same = self.narrow
         self.array, self.number = np.arange(6.0).reshape(2, 3).T, np.float32(0.1)
         self.scalars = {"a": 0.1 + 0.2, "b": [1, True, None], "c": ("x", torch.ones(1)), "d": -float("inf")}
         self.source = seeded(4)
@@ -75,7 +75,7 @@ class TestState:
         odd, again = Odd(3).fit(), Odd(3)
         values, tensors = dump(odd, Odd(3))
         restore(again, json.loads(json.dumps(values)), safetensors.load(safetensors.save(tensors)), CPU)
-        for name in ("late", "tensor", "half", "same", "array", "number", "scalars", "settings", "function"):
+        for name in ("late", "tensor", "narrow", "same", "array", "number", "scalars", "settings", "function"):
             assert equal(getattr(odd, name), getattr(again, name)), name
         assert equal(odd.part.weight.data, again.part.weight.data)
         assert not hasattr(again, "source")
@@ -84,7 +84,7 @@ class TestState:
     @pytest.mark.parametrize("value", [object(), {1: 2}, {1, 2}, np.array(["x"]), [lambda: 0], torch.Size([1])])
     def test_what_only_fit_made_and_is_no_data_is_refused_by_name(self, value: object):
         odd = Odd(3).fit()
-        odd.part.mine = value
+        odd.part.__dict__["mine"] = value
         with pytest.raises(StateError, match=r"^'part\.mine(\.0)?' must be a tensor, .* or be made by __init__, got "):
             dump(odd, Odd(3))
 
@@ -309,7 +309,7 @@ class TestFile:
 
     def test_what_cannot_be_kept_leaves_no_file(self, tmp_path: Path):
         model = fitted()
-        model.method.mine = object()
+        model.method.__dict__["mine"] = object()
         with pytest.raises(InputError, match=r"^toy\+toy toy s0: cannot be kept: 'method\.mine' must be"):
             write(tmp_path / "m.safetensors", model)
         assert list(tmp_path.iterdir()) == []
