@@ -28,6 +28,7 @@ TUNED = BOARDS / "tuned"
 
 def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
     """Add what describes a grid; ``seeds`` is the default of ``--seeds``."""
+    parser.set_defaults(launcher=None)  # of commands that have none
     add = parser.add_argument
     add("--method", nargs="+", metavar="NAME", default=[], help="methods; see benchmark.run --list")
     add(

@@ -293,7 +293,7 @@ class TestMethodFiles:
 
     def test_a_regression_weight_is_searched(self, entry: Entry[Any]):
         # DAP has no other term to weigh it against, and SAE selects the weight of its other term within a run.
-        assert ("regression_weight" in load_file(entry.config_file).search) != (entry.name in {"dap", "sae"})
+        assert ("regression_weight" in load_file(entry.config_file).search) != (entry.name in {"dap", "names", "sae"})
 
     def test_published_figures(self, entry: Entry[Any]):
         for published in load_file(entry.config_file).published:
