@@ -292,7 +292,7 @@ class TestMethodFiles:
         check_search(entry, load_file(entry.config_file))
 
     def test_a_regression_weight_is_searched(self, entry: Entry[Any]):
-        # DAP and names have no other term to weigh it against, and SAE selects the weight of its other term within a run.
+        # DAP and names have no other term to weigh it against, SAE selects the weight of its other term within a run.
         assert ("regression_weight" in load_file(entry.config_file).search) != (entry.name in {"dap", "names", "sae"})
 
     def test_published_figures(self, entry: Entry[Any]):
