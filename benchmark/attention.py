@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.grid import add_grid_options, check_grid, grid
+from benchmark.cli.options import Parser
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:
@@ -28,17 +29,14 @@ EXAMPLE = """example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _command(arguments), "pictures")
+    return exit_code(lambda: _command(_parser().parse_args(argv)), "pictures")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmark.attention",
         description="Fit each cell for its first seed and draw its attention: a picture an image, a row a cell.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add_grid_options(parser, seeds="0")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cli.grid import BOARDS
+from benchmark.cli.options import Parser
 from benchmark.errors import InputError, exit_code
 
 EXAMPLES = """examples:
@@ -19,18 +20,18 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
-    command = {"list": _list, "show": _show, "export": _export}[arguments.command]
-    return exit_code(lambda: command(arguments), "models")
+    return exit_code(lambda: _command(_parser().parse_args(argv)), "models")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _command(arguments: argparse.Namespace) -> int:
+    return {"list": _list, "show": _show, "export": _export}[arguments.command](arguments)
+
+
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmark.models",
         description="The models that benchmark.run --keep-models left.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listed = commands.add_parser("list", help="list the models in a folder of results")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.cli.options import Parser
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import load_plugins
 
@@ -28,17 +29,14 @@ SHOWN = 20
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _command(arguments), "predictions")
+    return exit_code(lambda: _command(_parser().parse_args(argv)), "predictions")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m benchmark.predict",
         description="Predict classes with a model that benchmark.run --keep-models left; writes a CSV file.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a model file; see benchmark.models list")
