@@ -55,7 +55,16 @@ class Range(Config):
 
 
 class Published(Config):
-    """What papers report, shown beside ours and never used to tune: per data set T1, U, S, H in percent."""
+    """What papers report, never used to tune: per data set T1, U, S, H in percent.
+
+    Attributes:
+        source: where it was read.
+        features: of what images and classes. Boards show the figures where this is the name of their own features,
+            ``res101``, which has the semantics in it where they are others than the attributes: ``res101+sent``.
+        status: how near the source is to those who ran it.
+        note: what sets the figures apart from others.
+        results: data set -> T1, U, S and H.
+    """
 
     source: str
     features: str
