@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -152,9 +153,15 @@ class _Task:
         return None
 
     def checkpoint(self) -> Any:
-        """The same again: what is stored by then is not done again."""
+        """The same again: what is stored by then is not done again.
+
+        Submitit then lets ``scontrol`` requeue the job, whose processes Slurm ends as soon as it has been told: the one
+        that tells it, too, which submitit would take for a refusal. So that process, which inherits what is ignored
+        here, is made deaf to the signal; this one exits by itself.
+        """
         from submitit.helpers import DelayedSubmission
 
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return DelayedSubmission(self)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.launchers.slurm import parameters
+from benchmark.launchers.slurm import _Task, parameters
 from tests.reference.faults import Grid, finished, measures, rubbish
 from tests.reference.slurm import NODES, Slurm, slurm_cluster, wait_until
 
@@ -156,6 +158,16 @@ def test_without_slurm_it_is_one_line(tmp_path: Path):
     assert command.returncode == 2
     assert errors.count("\n") == 1, errors
     assert "sbatch, srun, squeue, scontrol not found; run it where jobs can be submitted" in errors
+
+
+def test_what_requeues_a_job_outlives_the_signal_that_ends_the_job():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _Task(Mock()).checkpoint()
+        requeue = subprocess.run(["sh", "-c", "kill -TERM $$ && echo told"], capture_output=True, text=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert requeue.stdout == "told\n"
 
 
 @pytest.mark.parametrize(

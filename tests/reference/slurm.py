@@ -26,7 +26,8 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 SETTINGS: dict[str, object] = {
     "ClusterName": "tests",
     "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",
-    "KillWait": 1,
+    # Seconds; what requeues a job has to be through by then on a busy machine.
+    "KillWait": 5,
     "MpiDefault": "none",
     "ProctrackType": "proctrack/linuxproc",
     "ReturnToService": 2,
