@@ -1,11 +1,14 @@
-"""What losses share: how predictions and targets are compared, and how weights are scaled."""
+"""What losses share: how predictions and targets are compared, how weights are scaled, and weights that are static."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from benchmark.api import LossConfig, RegressionLoss
 
 #: Smallest error that the weights of absolute-error losses divide by; unit-norm attributes err by about 0.05.
 SMALLEST_ERROR = 1e-5
@@ -59,12 +62,51 @@ def scaled(weights: Tensor, scale: Scale) -> Tensor:
     return weights if scale == "raw" else weights / mean_weight(weights)
 
 
-def prepared(value: Tensor | None, name: str) -> Tensor:
-    """What the loss ``name`` has learnt from the training set.
+def prepared(value: Tensor | None) -> Tensor:
+    """What a loss has learnt from the training set.
 
     Raises:
         RuntimeError: ``prepare`` was not called.
     """
     if value is None:
-        raise RuntimeError(f"loss {name}: prepare(attributes, counts) must be called before the loss is used")
+        raise RuntimeError("prepare(attributes, counts) must be called before the loss is used")
     return value
+
+
+class StaticallyWeighted(RegressionLoss):
+    """mean over i, k of w[y_i,k] (p_ik - t_ik)^2 with weights that follow from attributes and image counts."""
+
+    static_weights: Tensor | None
+
+    def __init__(self, n_classes: int, n_attributes: int, config: LossConfig) -> None:
+        super().__init__(n_classes, n_attributes, config)
+        # Not persistent: it follows from the training set, for which `prepare` is called anyway.
+        self.register_buffer("static_weights", None, persistent=False)
+
+    @abstractmethod
+    def weigh(self, values: Tensor, images: Tensor) -> Tensor:
+        """(n_classes, A) weights, or ones that can be expanded to them.
+
+        Args:
+            values: (n_classes, A) attributes as they are compared.
+            images: (n_classes, 1) training images of the classes.
+        """
+
+    @torch.no_grad()
+    def prepare(self, attributes: Tensor, counts: Tensor) -> None:
+        """Compute the weights from the (n_classes, A) attributes and (n_classes,) image counts."""
+        values = as_compared(attributes, self.config.normalize)
+        self.static_weights = self.weigh(values, counts.to(values.dtype)[:, None]).expand_as(values)
+
+    def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+        """The weighted squared error of (B, A) predictions.
+
+        Raises:
+            RuntimeError: ``prepare`` was not called.
+        """
+        error = errors(predicted, target, self.config.normalize)
+        return (self.weights(predicted, target, labels) * error.square()).mean()
+
+    def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+        """(B, A) weights of the classes ``labels``, whatever the prediction; raises as ``forward`` does."""
+        return prepared(self.static_weights)[labels]

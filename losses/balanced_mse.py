@@ -108,8 +108,8 @@ class BalancedMSE(RegressionLoss):
         return F.cross_entropy(logits.masked_fill(repeated, -torch.inf), first)
 
     def _among_all(self, predicted: Tensor, labels: Tensor, doubled_variance: Tensor) -> Tensor:
-        classes = prepared(self.classes, "balanced-mse").to(predicted.dtype)
-        log_shares = prepared(self.log_shares, "balanced-mse").to(predicted.dtype)
+        classes = prepared(self.classes).to(predicted.dtype)
+        log_shares = prepared(self.log_shares).to(predicted.dtype)
         if self.config.per == "image":
             logits = -torch.cdist(predicted, classes).square() / doubled_variance
             own = logits.gather(1, labels[:, None])

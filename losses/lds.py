@@ -6,9 +6,9 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from benchmark.api import LossConfig, RegressionLoss
+from benchmark.api import LossConfig
 from benchmark.registries import LOSSES
-from losses._common import as_compared, errors, prepared
+from losses._common import StaticallyWeighted
 
 
 @LOSSES.register(
@@ -18,7 +18,7 @@ from losses._common import as_compared, errors, prepared
     year=2021,
     source="Yang et al., Delving into Deep Imbalanced Regression, ICML 2021, arXiv 2102.09554",
 )
-class LDS(RegressionLoss):
+class LDS(StaticallyWeighted):
     """mean over i, k of w[y_i,k] (p_ik - t_ik)^2 with static weights, the larger the rarer an attribute's value is.
 
     For each semantic k: training images are counted in equal bins between the smallest and the largest attribute, the
@@ -58,36 +58,15 @@ class LDS(RegressionLoss):
             return value
 
     config: Config
-    class_weights: Tensor | None
 
-    def __init__(self, n_classes: int, n_attributes: int, config: Config) -> None:
-        super().__init__(n_classes, n_attributes, config)
-        # Not persistent: it follows from the training set, for which `prepare` is called anyway.
-        self.register_buffer("class_weights", None, persistent=False)
-
-    @torch.no_grad()
-    def prepare(self, attributes: Tensor, counts: Tensor) -> None:
-        """Compute the (n_classes, A) weights from the (n_classes, A) attributes and (n_classes,) image counts."""
-        values = as_compared(attributes, self.config.normalize)
-        images = counts.to(values.dtype)[:, None].expand_as(values)
+    def weigh(self, values: Tensor, images: Tensor) -> Tensor:
+        """(n_classes, A) the weights of the classes' attribute values."""
+        images = images.expand_as(values)
         if self.config.kind == "dense":
             weights = (1 - self.config.alpha * self._kernel_density(values, images)).clamp_min(1e-6)
         else:
             weights = 1 / self._binned_density(values, images)
-        self.class_weights = weights * images.sum(0) / (weights * images).sum(0)
-
-    def forward(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        """The weighted squared error of (B, A) predictions.
-
-        Raises:
-            RuntimeError: ``prepare`` was not called.
-        """
-        error = errors(predicted, target, self.config.normalize)
-        return (self.weights(predicted, target, labels) * error.square()).mean()
-
-    def weights(self, predicted: Tensor, target: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
-        """(B, A) weights of the classes ``labels``, whatever the prediction; raises as ``forward`` does."""
-        return prepared(self.class_weights, "lds")[labels]
+        return weights * images.sum(0) / (weights * images).sum(0)
 
     def _binned_density(self, values: Tensor, images: Tensor) -> Tensor:
         """(n_classes, A) the smoothed counts of images in the bins of the classes' ``values``."""
