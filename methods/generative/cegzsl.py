@@ -88,10 +88,14 @@ class CEGZSL(GenerativeMethod):
         instance_weight: float = Field(1e-3, ge=0)
         class_weight: float = Field(1e-3, ge=0)
 
+        @property
+        def code_size(self) -> int:  # noqa: D102
+            return self.embedding
+
     config: Config
 
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
-        super().__init__(meta, config, rng, n_represented=config.embedding)
+        super().__init__(meta, config, rng, n_represented=config.code_size)
         d, a = meta.n_features, meta.n_attributes
         self.generator, self.critic = gan(meta, config, rng)
         self.embedding = linear(d, config.embedding, rng)

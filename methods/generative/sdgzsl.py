@@ -84,10 +84,14 @@ class SDGZSL(GenerativeMethod):
         code_dropout: float = Field(0.0, ge=0, lt=1)
         weight_decay: float = Field(1e-8, ge=0)
 
+        @property
+        def code_size(self) -> int:  # noqa: D102
+            return self.semantic
+
     config: Config
 
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
-        super().__init__(meta, config, rng, n_represented=config.semantic)
+        super().__init__(meta, config, rng, n_represented=config.code_size)
         d, a, hidden, code = meta.n_features, meta.n_attributes, config.hidden, config.semantic
         self.encoder = GaussianEncoder([d + a, hidden, config.noise], rng)
         self.generator = FeatureGenerator(config.noise, a, hidden, d, config.output, rng)

@@ -169,6 +169,10 @@ class TestRules:
         assert derived(name, replace(few, n_images=2)).model_dump()["epochs"] == 500
         assert derived("linear", replace(few, n_images=500)).model_dump()["patience"] == 20
 
+    def test_a_classifier_of_small_codes_can_afford_more_epochs_than_one_of_features(self):
+        many = Facts(n_images=10_000, n_features=4096, n_attributes=1000, n_seen=500, n_unseen=150)
+        assert [derived(name, many).model_dump()["classifier_epochs"] for name in ("vaegan", "sdgzsl")] == [3, 17]
+
     @pytest.mark.parametrize("name", METHODS.names())
     @given(found=SIZES)
     def test_batches_are_powers_of_two(self, name: str, found: Facts):
