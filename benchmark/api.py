@@ -513,6 +513,16 @@ class Method(nn.Module, ABC):
             raise Incompatible("what it holds of classes is not their attributes; it must define take_classes")
         self.attributes = attributes
 
+    def synthesise(self, attributes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor | None:  # noqa: ARG002
+        """(B, D) features that a fitted method generates for images of classes; None where it generates none.
+
+        Args:
+            attributes: (n_seen + n_unseen, A) of all classes, seen ones first.
+            labels: (B,) the classes.
+            rng: the source of random numbers.
+        """
+        return None
+
     def attention(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
         """(B, A, h, w) how much each attribute looks at each region, at least 0; None for methods without attention."""
         return None

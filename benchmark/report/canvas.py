@@ -71,6 +71,8 @@ _STYLES = (
     Style("#999999", (0, (8, 2)), "*"),
     Style("#F0E442", (0, (3, 1, 1, 1)), "p"),
 )
+#: How classes look, one beside the other: as the losses do, and one more.
+CLASS_STYLES = (*_STYLES, Style("#332288", "-", "<"))
 
 
 def styles(losses: Iterable[str]) -> dict[str, Style]:

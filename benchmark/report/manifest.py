@@ -18,6 +18,8 @@ from benchmark.files import read_bytes, write_whole
 
 NAME = "report.json"
 FOLDER = "report"
+#: Where pages of kept models go, which no check asks for: models may lie anywhere, and be gone.
+MODELS = "models"
 COMMAND = "python -m benchmark.report"
 
 
@@ -43,8 +45,8 @@ def inputs(results: Path) -> dict[str, str]:
         results: the folder of one data set's results.
     """
     return {
-        folder.name: _digest(
-            b"".join(f"{path.name} {_digest(read_bytes(path))}\n".encode() for path in sorted(folder.glob("*.json")))
+        folder.name: digest(
+            b"".join(f"{path.name} {digest(read_bytes(path))}\n".encode() for path in sorted(folder.glob("*.json")))
         )
         for folder in sorted(results.glob("*"))
         if any(folder.glob("*.json"))
@@ -79,7 +81,7 @@ def write(folder: Path, files: Mapping[str, bytes], made_from: Mapping[str, str]
     described = {
         "command": " ".join([COMMAND, *arguments]),
         "inputs": dict(made_from),
-        "files": {name: _digest(content) for name, content in sorted(files.items())},
+        "files": {name: digest(content) for name, content in sorted(files.items())},
     }
     write_whole(manifest, json.dumps(described, indent=1) + "\n")
 
@@ -108,10 +110,10 @@ def _problems(folder: Path, results: Path) -> list[str]:
         named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
         lines.append(f"{folder}: is stale: results of {named} changed since; {again}")
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    for name, digest in content["files"].items():
+    for name, expected in content["files"].items():
         if name not in found:
             lines.append(f"{folder / name}: is missing; {again}")
-        elif _digest(read_bytes(found[name])) != digest:
+        elif digest(read_bytes(found[name])) != expected:
             lines.append(f"{folder / name}: was edited; {again}")
     strange = found.keys() - content["files"].keys() - {NAME}
     return [*lines, *(f"{folder / name}: is not of this report; move or delete it" for name in sorted(strange))]
@@ -122,7 +124,7 @@ def _load(manifest: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(read_bytes(manifest))
         whole = isinstance(content["command"], str) and all(
-            isinstance(content[key], dict) and all(isinstance(digest, str) for digest in content[key].values())
+            isinstance(content[key], dict) and all(isinstance(told, str) for told in content[key].values())
             for key in ("inputs", "files")
         )
         inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in content["files"])
@@ -133,5 +135,6 @@ def _load(manifest: Path) -> dict[str, Any]:
     return content
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """The sha256 of a file."""
     return hashlib.sha256(content).hexdigest()

@@ -66,6 +66,35 @@ class Picture(NamedTuple):
     reading: str
 
 
+def require_libraries() -> None:
+    """Import what draws.
+
+    Raises:
+        InputError: it is missing.
+    """
+    try:
+        from benchmark.report import canvas  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name not in ("matplotlib", "PIL"):
+            raise
+        raise InputError("a report needs matplotlib: pip install -e '.[report]'") from None
+
+
+def show(picture: Picture, path: str, where: str) -> tuple[str, dict[str, bytes]]:
+    """What a page shows of a picture, and its files.
+
+    Args:
+        picture: what is drawn.
+        path: of its files, relative to the page, without a suffix.
+        where: what its numbers are of.
+    """
+    from benchmark.report import canvas
+
+    png, svg = canvas.render(partial(picture.draw, f"{picture.title}\n{where}"))
+    markdown = f"![{text(picture.title)}, {text(where)}]({path}.png)\n\n[SVG]({path}.svg). {picture.reading}\n"
+    return markdown, {f"{path}.png": png, f"{path}.svg": svg}
+
+
 def render(results: Path, dataset: str, methods: Sequence[str], data_root: Path | None) -> dict[str, bytes]:
     """The report of one data set: relative path -> content.
 
@@ -78,12 +107,7 @@ def render(results: Path, dataset: str, methods: Sequence[str], data_root: Path 
     Raises:
         InputError: matplotlib is missing, there are no runs, no such method, or a result is broken.
     """
-    try:
-        from benchmark.report import canvas
-    except ModuleNotFoundError as error:
-        if error.name not in ("matplotlib", "PIL"):
-            raise
-        raise InputError("a report needs matplotlib: pip install -e '.[report]'") from None
+    require_libraries()
     manifest.require_runs(results, dataset)
     runs = [read_result(path) for path in sorted((results / dataset).glob("*/*.json"))]
     known = sorted({run.spec.method for run in runs})
@@ -104,10 +128,9 @@ def render(results: Path, dataset: str, methods: Sequence[str], data_root: Path 
         if isinstance(part, str):
             page.append(part + "\n")
             continue
-        path = f"{_folder(board)}/{part.name}"
-        files[f"{path}.png"], files[f"{path}.svg"] = canvas.render(partial(part.draw, f"{part.title}\n{_name(board)}"))
-        page.append(f"![{text(part.title)}, {text(_name(board))}]({path}.png)\n")
-        page.append(f"[SVG]({path}.svg). {part.reading}\n")
+        shown, drawn = show(part, f"{_folder(board)}/{part.name}", board_title(board))
+        page.append(shown)
+        files |= drawn
     return {"README.md": "\n".join(page).encode(), **files}
 
 
@@ -115,7 +138,7 @@ def _section(
     board: Board, groups: Sequence[Group], all_in_detail: bool, data_root: Path | None
 ) -> Iterator[str | Picture]:
     """Text and pictures of one board, in the order of the page."""
-    yield f"## {text(_name(board))}, revision {text(board.revision)}"
+    yield f"## {text(board_title(board))}, revision {text(board.revision)}"
     older = sum(group.older for group in groups)
     if older:
         yield f"Left out: {plural(older, 'row')} that differ from one with more or newer runs in defaults alone."
@@ -179,7 +202,7 @@ def _overview(groups: Sequence[Group], settings: str) -> Iterator[str | Picture]
 def _detail(board: Board, group: Group, data_root: Path | None) -> Iterator[str | Picture]:
     from benchmark.report import canvas, plots
 
-    slug, look = _slug(group.label), canvas.styles(group.rows)
+    slug, look = file_name(group.label), canvas.styles(group.rows)
     yield f"### {text(group.label)}"
     errors = {loss: mean_errors(group.rows[loss]) for loss in COMPARED if has_errors(group, loss)}
     if REFERENCE in errors:
@@ -236,7 +259,7 @@ def _label_values(board: Board, group: Group, data_root: Path | None) -> Matrix 
     return split.attributes[[position[c.name] for c in classes(row)]].astype(np.float64)
 
 
-def _name(board: Board) -> str:
+def board_title(board: Board) -> str:
     """What a picture says of its board."""
     split = "proposed split" if board.partition == "proposed" else "random partitions"
     protocol = f"{board.protocol} protocol{tags(board, on_test=', {}')}"
@@ -244,8 +267,9 @@ def _name(board: Board) -> str:
 
 
 def _folder(board: Board) -> str:
-    return _slug(f"{board.features}-{board.protocol}-{board.partition}-{board.revision}")
+    return file_name(f"{board.features}-{board.protocol}-{board.partition}-{board.revision}")
 
 
-def _slug(name: str) -> str:
+def file_name(name: str) -> str:
+    """``name`` without what files may not be called."""
     return re.sub(r"[^\w.+=-]+", "-", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -29,7 +30,15 @@ from benchmark.report.analysis import (
     median_run,
     trend,
 )
-from benchmark.report.canvas import Style, grid, legend, loss_handles, outer_labels, panels, styles
+from benchmark.report.canvas import CLASS_STYLES, Style, grid, legend, loss_handles, outer_labels, panels, styles
+
+if TYPE_CHECKING:  # its libraries take seconds, which pictures of runs need not wait for
+    from benchmark.report.inside import Panel
+
+#: The most classes of a confusion matrix that has its percentages written into it.
+NUMBERED = 15
+#: The most letters of a class's name.
+LONGEST = 32
 
 # The claims
 
@@ -279,3 +288,77 @@ def class_accuracy(title: str, group: Group, look: Mapping[str, Style]) -> Figur
         axis.grid(visible=False, axis="x")
     legend(figure, loss_handles([group], look, line=False), 5)
     return figure
+
+
+# A kept model
+
+
+_POINT: dict[str, Any] = {
+    "markersize": 3.2,
+    "markeredgewidth": 0.25,
+    "markeredgecolor": "0.2",
+    "alpha": 0.7,
+    "linestyle": "None",
+    "rasterized": True,
+}
+#: What numbers stand on.
+_PLATE: dict[str, Any] = {
+    "boxstyle": "round,pad=0.15",
+    "facecolor": "white",
+    "edgecolor": "0.3",
+    "linewidth": 0.5,
+    "alpha": 0.85,
+}
+
+
+def confusion(title: str, names: Sequence[str], percentages: Matrix) -> Figure:
+    """A row a class, a column what its images were taken for; the names stand at the rows, their numbers at both."""
+    n = len(names)
+    figure, (axis,) = grid(title, 1, 1, max(3.2, 1.4 + 0.125 * n))
+    image = axis.imshow(percentages, aspect="auto", cmap=mpl.colormaps["Blues"].resampled(20), vmin=0, vmax=100)
+    if n <= NUMBERED:
+        for (row, column), value in np.ndenumerate(percentages):
+            if value >= 0.5:
+                color = "white" if value > 60 else "black"
+                axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
+    axis.set_yticks(range(n), [f"{_short(name)}  {number}" for number, name in enumerate(names, start=1)])
+    step = 1 if n <= 2 * NUMBERED else 5
+    axis.set_xticks(range(step - 1, n, step), [str(number + 1) for number in range(step - 1, n, step)])
+    axis.set_xlabel("taken for")
+    axis.grid(visible=False)
+    figure.colorbar(image, ax=axis, label="images of the class in %", fraction=0.04, pad=0.02)
+    return figure
+
+
+def class_map(title: str, panels_: Sequence[Panel], names: Sequence[str], share: bool) -> Figure:
+    """A panel for each of ``panels_``; each class has a colour, a marker and a number of its own, where it lies.
+
+    Args:
+        title: what the figure shows.
+        panels_: the points.
+        names: the number and name of each class.
+        share: the panels are parts of one map.
+    """
+    names = [_short(name) for name in names]
+    columns = 3 if max(map(len, names)) <= 20 else 2
+    figure, axes = grid(
+        title, 1, len(panels_), 3.9 + 0.17 * math.ceil(len(names) / columns), sharex=share, sharey=share
+    )
+    for axis, panel in zip(axes, panels_, strict=True):
+        for c, style in zip(range(len(names)), CLASS_STYLES, strict=False):
+            axis.plot(*panel.points[panel.labels == c].T, style.marker, color=style.color, **_POINT)
+        for name, (x, y) in zip(names, panel.centres, strict=True):
+            axis.text(x, y, name.partition(" ")[0], ha="center", va="center", fontweight="bold", bbox=_PLATE)
+        axis.set_title(panel.title)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    handles = [
+        Line2D([], [], color=style.color, marker=style.marker, linestyle="None", label=name)
+        for name, style in zip(names, CLASS_STYLES, strict=False)
+    ]
+    legend(figure, handles, columns)
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -305,6 +305,9 @@ class GenerativeMethod(Method):
         attributes: Tensor = self.regressor(x)
         return attributes
 
+    def synthesise(self, attributes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+        return self.generate(self.conditions(attributes)[labels], rng)
+
     def take_classes(self, attributes: Tensor, rng: torch.Generator) -> None:
         """Train both classifiers anew, on generated features of all classes.
 

@@ -119,6 +119,11 @@ class GFZSL(Method):
         means, variances = predict(*self.ridges.tolist())
         self.attributes, self.means, self.variances = attributes, means.to(self.means), variances.to(self.means)
 
+    def synthesise(self, attributes: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:  # noqa: ARG002
+        """(B, D) draws from the Gaussians of the classes, which it had from their attributes when it was fitted."""
+        means, deviations = self.means[labels], self.variances[labels].sqrt()
+        return torch.normal(means, deviations, generator=rng)
+
     def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
         attributes: Tensor = self.regressor(x)
         return attributes

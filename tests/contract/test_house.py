@@ -28,7 +28,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "launchers": ("engine", "models", "results", "measures"),
     "trackers": (),
     "boards": ("results", "measures"),
-    "report": ("boards", "results", "measures"),
+    "report": ("boards", "models", "results", "measures"),
 }
 #: Commands, and the options that they share.
 _PACKAGES = ("models", "predict", "report")

@@ -50,6 +50,12 @@ def test_a_loaded_model_evaluates_as_its_run_did_to_the_last_bit(method: str, tm
     assert t1 == pytest.approx(result.evaluation.metrics.T1, abs=1e-9)
     assert found.semantics is not None
     assert found.semantics.shape == (len(names), split.attributes.shape[1])
+    labels = torch.arange(len(model.class_names)).repeat(2)
+    first, again = (model.method.synthesise(model.attributes, labels, torch.Generator().manual_seed(0)) for _ in "12")
+    assert (first is None) is (METHODS[method].family != "generative")
+    if first is not None and again is not None:
+        assert first.shape == (len(labels), split.features.shape[1])
+        assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize("method", METHODS.names())
