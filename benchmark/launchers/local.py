@@ -168,6 +168,7 @@ class _Worker:
         self.output = output
         self.job: Job[Any] | None = None
         self._ends_at: float | None = None
+        self._passed_on = 0  # bytes of its output
         self.connection, theirs = context.Pipe()
         lifeline, self._lifeline = context.Pipe(duplex=False)
         self._process = context.Process(target=_serve, args=(theirs, lifeline, dict(environment), output), daemon=True)
@@ -206,10 +207,21 @@ class _Worker:
         except (EOFError, OSError):
             self._process.join()
             raise Lost(f"its process {_death(self._process.exitcode)}") from None
+        self._pass_on_warnings()
         if kind == "part":
             return Part(job, content)
         self.job = None
         return Ended(job, content)
+
+    def _pass_on_warnings(self) -> None:
+        """Say what it warned of since the last time: the rest of its output is only for who asks why it died."""
+        with suppress(OSError), self.output.open("rb") as file:
+            file.seek(self._passed_on)
+            new = file.read()
+            self._passed_on += len(new)
+            for line in new.decode(errors="replace").splitlines():
+                if line.startswith("warning: "):
+                    tqdm.write(line, file=sys.stderr)
 
     def end(self) -> None:
         """End it and all that it started."""

@@ -36,6 +36,8 @@ class ToyJob(Job[str]):
             print("the last words")
             sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGKILL)
+        if what.startswith("warns"):
+            print(f"a word to itself\nwarning: {what}", file=sys.stderr)
         if what.startswith("sleeps"):
             child = subprocess.Popen(["sleep", "600"])
             self.diary.with_name("child").write_text(f"{os.getpid()} {child.pid}")

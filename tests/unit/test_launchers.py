@@ -61,6 +61,11 @@ def test_processes_do_one_job_after_another(tmp_path: Path):
     assert str(os.getpid()) not in processes
 
 
+def test_what_a_process_warns_of_is_said_once_by_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    outcomes(local.local, toy_jobs(tmp_path, "a", "warns", "b", "warns too"), Resources(jobs=1))
+    assert capfd.readouterr().err == "warning: warns\nwarning: warns too\n"
+
+
 def test_a_death_costs_only_the_job_that_died_and_its_output_is_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     names = ["a", "dies", "b", "faulty", "c", "dies too", "d"]
     found = outcomes(local.local, toy_jobs(tmp_path, *names), Resources(jobs=2))
