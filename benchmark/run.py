@@ -72,6 +72,7 @@ def run(
     plugin: Sequence[Path] = (),
     launcher: str = "inline",
     jobs: int | None = None,
+    log: str | Sequence[str] = (),
     keep_models: bool = False,
     out: Path | None = None,
 ) -> Results:
@@ -95,6 +96,7 @@ def run(
         plugin: files that register their own classes; what this process has registered need not be there.
         launcher: ``inline``, or ``local`` for several processes (in a script, below ``if __name__ == "__main__":``).
         jobs: of ``local``: cells at once.
+        log: names of trackers that show the fits while they last, as ``tensorboard``; they write beside ``out``.
         keep_models: keep the fitted methods beside their results, in ``out``; see ``benchmark.models.load``.
         out: the folder of results and boards, as ``--out``; what is stored there is not run again.
 
@@ -124,15 +126,19 @@ def run(
         "plugin": [*plugin] or None,
         "launcher": launcher,
         "jobs": jobs,
+        "log": log or None,
         "keep_models": keep_models,
     }
     arguments = parser.parse_args(words(parser, values, "run"))
+    if log and not out:
+        raise InputError("log needs out, the folder of results, where trackers write beside them")
     n_threads = torch.get_num_threads()
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, n_threads)
         arguments.out = out or Path(stack.enter_context(TemporaryDirectory()))
         check_launcher(arguments)
         check_grid(arguments)
+        _require_trackers(arguments.log)
         todo, store = _plan(arguments)
         new, problem = _launch(_jobs(todo, arguments, store), arguments, store)
         if out:
@@ -214,8 +220,7 @@ def _command(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from benchmark import parallel
 
-    for name in arguments.log:
-        _ = TRACKERS[name].obj  # whose packages may be missing
+    _require_trackers(arguments.log)
     todo, store = _plan(arguments)
     jobs = _jobs(todo, arguments, store)
     parallel.wait_for_all()  # what one process stores, the others must not take for stored before
@@ -239,6 +244,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if problem:
         raise problem
     return code
+
+
+def _require_trackers(names: Sequence[str]) -> None:
+    for name in names:
+        _ = TRACKERS[name].obj  # whose packages may be missing
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[Plan, Store]:

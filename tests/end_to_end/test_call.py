@@ -55,6 +55,15 @@ def test_a_method_that_the_process_registered_needs_no_file(monkeypatch: pytest.
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_trackers_write_beside_the_results_and_not_without_a_folder(tmp_path: Path):
+    run("ale", "mse", "awa2-sim", seeds=1, settings={"epochs": 2}, log="tensorboard", out=tmp_path)
+    assert list((tmp_path / "logs").rglob("events.*"))
+    with pytest.raises(InputError, match="log needs out"):
+        run("ale", "mse", "awa2-sim", log="tensorboard")
+    with pytest.raises(InputError, match=r"unknown tracker 'tensorbord'; did you mean 'tensorboard'\?"):
+        run("ale", "mse", "awa2-sim", log="tensorbord", out=tmp_path)
+
+
 def test_what_fails_is_a_result_and_what_is_wrong_an_error(monkeypatch: pytest.MonkeyPatch):
     class Broken(ToyMethod):
         def fit(self, *_: object) -> None:
