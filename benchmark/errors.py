@@ -6,6 +6,9 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+#: The most letters of what a file says that a message repeats.
+_LONGEST = 200
+
 
 class InputError(Exception):
     """Something that the user gave is wrong; its text is one clear line: what, where, what would be right."""
@@ -18,6 +21,12 @@ class Lost(Exception):
 def one_line(error: BaseException) -> str:
     """``ValueError: what it says``, without line breaks."""
     return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+
+
+def printable(text: str) -> str:
+    """What a file says, fit for a message: one line, cut where it is long, without what a terminal would obey."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -28,9 +28,9 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from benchmark.config import Config
-from benchmark.errors import InputError
+from benchmark.errors import InputError, printable
 from datasets import matfiles
-from datasets.disk import printable, reason, require_space, write_all, writing
+from datasets.disk import reason, require_space, write_all, writing
 
 try:
     import fcntl

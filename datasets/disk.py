@@ -10,16 +10,8 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, printable
 from benchmark.registries import default_data_root
-
-_LONGEST = 200
-
-
-def printable(text: str) -> str:
-    """What a file says, fit for a message: one line, cut where it is long, without what a terminal would obey."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def reason(error: BaseException) -> str:

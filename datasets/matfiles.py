@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.io
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, printable
 from benchmark.files import write_whole
 from datasets import cache, matreader
-from datasets.disk import printable, reason
+from datasets.disk import reason
 
 _HEADER = b"MATLAB 5.0 MAT-file, written by zsl-benchmark"  # SciPy's own holds the time of writing
 _HEADER_LENGTH = 116

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,19 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmark.errors import InputError, one_line
+from benchmark.errors import InputError, one_line, printable
 from benchmark.files import read_bytes, write_whole
 from benchmark.models.model import Card, Model
 from benchmark.models.state import StateError, Values, dump, restore
-from benchmark.registries import METHODS
+from benchmark.registries import METHODS, MethodEntry
 from benchmark.toolkit.backbones import digest
 
 #: The entry of the header: one alone, as safetensors writes several in any order.
 _ENTRY = "zsl_model"
+#: Numbers in a tensor that are no reason to doubt a file: a layer of a backbone gives as many for one image.
+_AT_LEAST = 2**24
 _LENGTH = 8  # bytes at the start of a file that say how long its header is
 
 
@@ -82,19 +87,23 @@ def read(path: Path) -> Content:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: not a model that this version can read: {key}: {first['msg']}") from None
+        reason = printable(f"{key}: {first['msg']}")
+        raise InputError(f"{path}: not a model that this version can read: {reason}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: not a model file, or damaged: {one_line(error)[:200]}") from None
+        raise InputError(f"{path}: not a model file, or damaged: {printable(one_line(error))}") from None
 
 
-def load(path: Path | str, device: str = "cpu") -> Model:
+def load(path: Path | str, device: str = "cpu", weights: str | None = None) -> Model:
     """The model that a file holds, ready to predict.
 
-    Its method must be registered: that of a plug-in by ``benchmark.registries.load_plugins`` first.
+    Its method must be registered: that of a plug-in by ``benchmark.registries.load_plugins`` first. Where the code of
+    the method has changed since it was fitted, a line on stderr says so.
 
     Args:
         path: a file that ``benchmark.run --keep-models`` wrote.
         device: where it is to compute.
+        weights: the file of the weights of the backbone that its features came from, where they were those of a file;
+            needed for images alone.
 
     Raises:
         InputError: the file is no sound model, or its method is not registered or another by now.
@@ -105,15 +114,48 @@ def load(path: Path | str, device: str = "cpu") -> Model:
     if name not in METHODS:
         raise InputError(f"{path}: no method {name!r} here; where a plug-in defines it, give that by --plugin FILE")
     try:
-        model = Model.untrained(content.card)
-        restore(model, content.values, content.tensors, torch.device(device))
-        _probe(model)
+        with _Bounded(max(tensor.numel() for tensor in content.tensors.values())):
+            model = Model.untrained(content.card, weights)
+            restore(model, content.values, content.tensors, torch.device(device))
+            _probe(model)
     except InputError:
         raise
     except Exception as error:  # code that has changed since can raise anything over what it is given
-        reason = str(error) if isinstance(error, StateError) else one_line(error)[:200]
+        reason = printable(str(error) if isinstance(error, StateError) else one_line(error))
         raise InputError(f"{path}: does not fit the method {name!r} as it is here: {reason}") from None
+    if changed := _changed(content.card.provenance, METHODS[name]):
+        problem = f"the code of {name} has changed since it was fitted, and predictions may have: {', '.join(changed)}"
+        print(f"warning: {path}: {problem}", file=sys.stderr)
     return model.eval()
+
+
+def _changed(provenance: Mapping[str, Any], entry: MethodEntry) -> list[str]:
+    """The modules of a method, and those that it shares with others of its kind, that are not what they were."""
+    told, ours = provenance.get("sources"), entry.code
+    if not isinstance(told, dict) or "method" not in told:
+        return []
+    then = {entry.module: told["method"], **told}
+    kind = entry.module.partition(".")[0]
+    return [name for name in ours if name.partition(".")[0] == kind and name in then and then[name] != ours[name]]
+
+
+class _Bounded(TorchDispatchMode):
+    """While this is entered, no tensor may be much larger than the ``largest`` of a file, whatever sizes it claims.
+
+    Memory is taken when it is written to first, which is after this has seen the tensor.
+    """
+
+    def __init__(self, largest: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._most = max(_AT_LEAST, 8 * largest)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and found.numel() > self._most:
+            raise StateError(f"it claims sizes of which {found.numel()} numbers would follow")
+        return found
 
 
 def _probe(model: Model) -> None:

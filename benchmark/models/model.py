@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.api import Incompatible, Meta, Method, derive_seed, feature_kind
 from benchmark.errors import InputError, did_you_mean
+from benchmark.models.images import Extraction, Picture
 from benchmark.models.preprocessing import CHUNK, Preprocessing, chunks
 from benchmark.registries import METHODS
 from benchmark.results.record import JsonDict, Record, Spec
@@ -79,21 +80,30 @@ class Model(nn.Module):
         method: fitted, or as its ``__init__`` made it, to be given a kept state.
         preprocessing: the same.
         attributes: (C, A) the semantics of its classes, seen ones first.
+        weights: the file of the weights of the backbone of its features, where they were those of a file.
     """
 
     attributes: Tensor
 
-    def __init__(self, card: Card, method: Method, preprocessing: Preprocessing, attributes: Tensor) -> None:
+    def __init__(
+        self,
+        card: Card,
+        method: Method,
+        preprocessing: Preprocessing,
+        attributes: Tensor,
+        weights: str | None = None,
+    ) -> None:
         super().__init__()
         self.card = card
         self.method = method
         self.preprocessing = preprocessing
         self.register_buffer("attributes", attributes)
         self.class_names = tuple(card.class_names)
+        self.extract = Extraction(card.origin.get("features", {}), method.meta.kind, weights)
 
     @classmethod
-    def untrained(cls, card: Card) -> Model:
-        """As it was before it was fitted: what a kept state is given to.
+    def untrained(cls, card: Card, weights: str | None = None) -> Model:
+        """As it was before it was fitted: what a kept state is given to; ``weights`` as for the class.
 
         Raises:
             InputError: its method is not registered, or the settings are none of it.
@@ -105,7 +115,7 @@ class Model(nn.Module):
         # Its weights come from the state; those that a library would draw at random touch no global state.
         with torch.random.fork_rng(devices=[]), without_weights():
             method = kind(Meta(**sizes), config, torch.Generator().manual_seed(0))
-        return cls(card, method, Preprocessing(config.preprocess), torch.empty(0))
+        return cls(card, method, Preprocessing(config.preprocess), torch.empty(0), weights)
 
     @property
     def n_seen(self) -> int:
@@ -113,20 +123,26 @@ class Model(nn.Module):
         return self.method.meta.n_seen
 
     def predict(
-        self, features: npt.NDArray[Any] | Tensor, among: str | Sequence[str] = "all", *, calibrated: bool = True
+        self,
+        images: npt.NDArray[Any] | Tensor | Sequence[Picture],
+        among: str | Sequence[str] = "all",
+        *,
+        calibrated: bool = True,
     ) -> Predictions:
         """The classes of images.
 
         Args:
-            features: (N, D) as the backbone gives them, of the kind that the method was trained on.
+            images: N files or PIL images, which go through the backbone that made the features of training; or (N, D)
+                features as that gives them, of the kind that the method was trained on.
             among: ``unseen``, ``seen`` or ``all`` classes, or names of classes, or several of these.
             calibrated: take the model's gamma from the scores of seen classes where unseen ones compete.
 
         Raises:
-            InputError: features of another kind or size, or not finite, or a class that it does not know.
+            InputError: features of another kind or size, or not finite, images where the features of training came from
+                no known backbone, a file that is no image, or a class that it does not know.
         """
         chosen = self.chosen(among)
-        x = self._checked(features)
+        x = self._checked(images if isinstance(images, np.ndarray | Tensor) else self._features(images))
         n_seen, n_classes, device = self.n_seen, len(self.class_names), self.attributes.device
         alone = bool((chosen >= n_seen).all())
         asked = torch.arange(n_seen if alone else 0, n_classes, device=device)
@@ -155,8 +171,13 @@ class Model(nn.Module):
 
         Raises:
             InputError: a name is known or repeated, semantics are of another number, not finite or all zero, or the
-                method cannot take new classes.
+                method cannot take new classes, or has been fitted with ``class_vectors`` too.
         """
+        if self.method.meta.n_class_vector:
+            raise InputError(
+                f"{self.card.title}: takes no new classes: it was fitted with other semantics of classes beside their "
+                "attributes, which new ones lack; fit it without class_vectors"
+            )
         known, n_attributes = self.attributes, self.attributes.shape[1]
         if twice := [name for place, name in enumerate(names) if name in self.class_names or name in names[:place]]:
             raise InputError(f"class {twice[0]!r} is known already; new classes must have names of their own")
@@ -194,6 +215,11 @@ class Model(nn.Module):
                 raise InputError(f"no class {name!r}; {did_you_mean(name, [*groups, *self.class_names])}")
             found |= {*groups.get(name, [])} or {self.class_names.index(name)}
         return np.array(sorted(found))
+
+    def _features(self, images: Sequence[Picture]) -> Tensor:
+        if isinstance(images, Picture):
+            raise InputError(f"images must be a list of files or PIL images, got {type(images).__name__} instead")
+        return self.extract(images, self.attributes.device)
 
     def _checked(self, features: npt.NDArray[Any] | Tensor) -> Tensor:
         meta = self.method.meta

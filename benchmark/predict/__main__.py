@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.cli.options import Parser
 from benchmark.errors import InputError, exit_code
@@ -16,7 +16,6 @@ from benchmark.registries import load_plugins
 
 if TYPE_CHECKING:
     from benchmark.models import Model, Predictions
-    from datasets.features.more import Features
 
 EXAMPLES = """examples:
   python -m benchmark.predict MODEL.safetensors --images photos --top 3
@@ -74,15 +73,15 @@ def _command(arguments: argparse.Namespace) -> int:
     from benchmark.toolkit.devices import choose_device
 
     device = choose_device(arguments.device)
-    model = models.load(arguments.model, device)
+    model = models.load(arguments.model, device, arguments.weights)
     if arguments.classes:
         _add_classes(model, arguments.classes, arguments.packages)
     model.chosen(arguments.among)  # a wrong name is refused before images are looked at
-    features = _features(model, arguments, device)
-    found = model.predict(features.values, arguments.among)
-    _write(arguments.out, features.names, found, arguments.top)
-    _print(features.names, found, arguments.top)
-    print(f"{len(features.names)} images by {model.card.title}, among {len(found.classes)} classes: {arguments.out}")
+    names, given = _given(model, arguments)
+    found = model.predict(given, arguments.among)
+    _write(arguments.out, names, found, arguments.top)
+    _print(names, found, arguments.top)
+    print(f"{len(names)} images by {model.card.title}, among {len(found.classes)} classes: {arguments.out}")
     return 0
 
 
@@ -96,17 +95,15 @@ def _add_classes(model: Model, file: Path, packages: Path) -> None:
         raise InputError(f"{file}: {error}") from None
 
 
-def _features(model: Model, arguments: argparse.Namespace, device: str) -> Features:
-    import torch
+def _given(model: Model, arguments: argparse.Namespace) -> tuple[Sequence[str], Any]:
+    """The names of the images, and their features or files."""
+    from datasets.features.more import images_in, read_features
 
-    from datasets.features.extraction import Loading
-    from datasets.features.more import extract_more, read_features
-
-    origin = model.card.origin.get("features", {})
     if arguments.features:
-        return read_features(arguments.features, origin)
-    loading = Loading(torch.device(device), batch_size=32, workers=0)
-    return extract_more(arguments.images, origin, model.method.meta.kind, arguments.weights, loading)
+        features = read_features(arguments.features, model.card.origin.get("features", {}))
+        return features.names, features.values
+    names = images_in(arguments.images)
+    return names, [arguments.images / name for name in names]
 
 
 def _write(file: Path, names: Sequence[str], found: Predictions, k: int) -> None:

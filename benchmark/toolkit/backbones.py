@@ -13,6 +13,8 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
@@ -119,6 +121,27 @@ def load(name: str, weights: str | None = None, size: int | None = None, pretrai
         "weights_sha256": digest(backbone.state_dict()),
     }
     return backbone.to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def features(
+    backbone: Backbone, pixels: Tensor, kinds: Sequence[str], device: torch.device
+) -> dict[str, npt.NDArray[Any]]:
+    """Kind -> array, of (B, H, W, 3) uint8 pixels, by a backbone that is on ``device``.
+
+    Raises:
+        InputError: they are not finite.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {"images": pixels.numpy()} if "images" in kinds else {}
+    if {"global", "local"} & set(kinds):
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            pooled, grid = backbone(pixels.to(device, non_blocking=True))
+        arrays |= {"global": pooled.cpu().numpy()} if "global" in kinds else {}
+        arrays |= {"local": grid.half().cpu().numpy()} if "local" in kinds else {}
+    for kind, array in arrays.items():
+        if kind != "images" and not np.isfinite(array).all():
+            raise InputError(f"--backbone: must give finite {kind} features (in {array.dtype}), got NaN or infinity")
+    return arrays
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from benchmark.api import Split
 from benchmark.errors import InputError, one_line
 from benchmark.files import write_whole
-from benchmark.toolkit.backbones import Backbone
+from benchmark.toolkit.backbones import Backbone, features
 from datasets import matfiles
 from datasets.features.images import ImageFolder, Table, make_split
 from datasets.features.rows import Rows
@@ -166,25 +166,6 @@ def extract(
     print(f"{len(kept)} images{left_out}: {', '.join(f'{file}.mat' for file in files.values())} in {folder}")
 
 
-def features_of(folder: ImageFolder, backbone: Backbone, kind: str, loading: Loading) -> npt.NDArray[Any]:
-    """(N, ...) features of one ``kind`` of all images of a folder, in memory.
-
-    Raises:
-        InputError: an image cannot be read, or features are not finite.
-    """
-    backbone = backbone.to(loading.device)
-    parts: list[npt.NDArray[Any]] = []
-    unreadable: dict[str, str] = {}
-    loader = _loader(folder, range(len(folder.files)), backbone, loading)
-    for batch in tqdm(loader, desc="extract", unit="batch", disable=None, leave=False):
-        unreadable |= {folder.files[row]: text for row, text in batch.unreadable.items()}
-        if batch.rows and not unreadable:
-            parts.append(_features(backbone, batch.pixels, [kind], loading.device)[kind])
-    if unreadable:
-        raise InputError(f"{len(unreadable)} of {len(folder.files)} images cannot be read: {_listed(unreadable)}")
-    return np.concatenate(parts)
-
-
 def _loader(folder: ImageFolder, rows: Sequence[int], backbone: Backbone, loading: Loading) -> DataLoader[Any]:
     return DataLoader(
         _Pixels(folder, rows, backbone.preprocessing.geometry),
@@ -200,26 +181,11 @@ def _outputs(
 ) -> tuple[dict[str, tuple[tuple[int, ...], Any]], dict[str, str]]:
     """Kind -> shape and type of an image's row, and kind -> name of its feature set."""
     pixels = torch.from_numpy(np.array(backbone.preprocessing.geometry(Image.new("RGB", (300, 200)))))[None]
-    arrays = _features(backbone, pixels, kinds, device)
+    arrays = features(backbone, pixels, kinds, device)
     names = {"global": name, "local": f"{name}-grid", "images": f"images{pixels.shape[2]}"}
     return {kind: (array.shape[1:], array.dtype) for kind, array in arrays.items()}, {
         kind: names[kind] for kind in kinds
     }
-
-
-@torch.inference_mode()
-def _features(backbone: Backbone, pixels: Tensor, kinds: Sequence[str], device: torch.device) -> Arrays:
-    """Kind -> array, of (B, H, W, 3) pixels."""
-    arrays: Arrays = {"images": pixels.numpy()} if "images" in kinds else {}
-    if {"global", "local"} & set(kinds):
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
-            pooled, grid = backbone(pixels.to(device, non_blocking=True))
-        arrays |= {"global": pooled.cpu().numpy()} if "global" in kinds else {}
-        arrays |= {"local": grid.half().cpu().numpy()} if "local" in kinds else {}
-    for kind, array in arrays.items():
-        if kind != "images" and not np.isfinite(array).all():
-            raise InputError(f"--backbone: must give finite {kind} features (in {array.dtype}), got NaN or infinity")
-    return arrays
 
 
 def _fill(rows: Rows, folder: ImageFolder, backbone: Backbone, loading: Loading) -> dict[str, str]:
@@ -232,7 +198,7 @@ def _fill(rows: Rows, folder: ImageFolder, backbone: Backbone, loading: Loading)
         with bar:
             for batch in clock.waiting_for(loader):
                 if batch.rows:
-                    rows.write(batch.rows, _features(backbone, batch.pixels, list(rows.shapes), loading.device))
+                    rows.write(batch.rows, features(backbone, batch.pixels, list(rows.shapes), loading.device))
                 for row, reason in batch.unreadable.items():
                     unreadable[folder.files[row]] = reason
                     bar.write(f"{folder.files[row]}: cannot be read: {reason}", file=sys.stderr)

