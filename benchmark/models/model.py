@@ -134,7 +134,8 @@ class Model(nn.Module):
         Args:
             images: N files or PIL images, which go through the backbone that made the features of training; or (N, D)
                 features as that gives them, of the kind that the method was trained on.
-            among: ``unseen``, ``seen`` or ``all`` classes, or names of classes, or several of these.
+            among: ``unseen``, ``seen``, ``new`` (those that were added) or ``all`` classes, or names of classes, or
+                several of these.
             calibrated: take the model's gamma from the scores of seen classes where unseen ones compete.
 
         Raises:
@@ -209,6 +210,8 @@ class Model(nn.Module):
         """
         n_seen, n_classes = self.n_seen, len(self.class_names)
         groups = {"unseen": range(n_seen, n_classes), "seen": range(n_seen), "all": range(n_classes)}
+        if n_classes > (n_fitted := len(self.card.class_names)):
+            groups["new"] = range(n_fitted, n_classes)
         found: set[int] = set()
         for name in [among] if isinstance(among, str) else among:
             if name not in groups and name not in self.class_names:

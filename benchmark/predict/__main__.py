@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m benchmark.predict MODEL.safetensors --images photos --top 3
   python -m benchmark.predict MODEL.safetensors --features res101.mat --among unseen
-  python -m benchmark.predict MODEL.safetensors --images photos --classes new.csv --among okapi zebra
+  python -m benchmark.predict MODEL.safetensors --images photos --classes new.csv --among new zebra
 """
 #: The most images that the table shows.
 SHOWN = 20
@@ -47,7 +47,7 @@ def _parser() -> Parser:
         nargs="+",
         metavar="CLASS",
         default=["all"],
-        help="unseen, seen or all classes, or names of classes (default: all)",
+        help="unseen, seen, new (those of --classes) or all classes, or names of classes (default: all)",
     )
     add(
         "--classes",

@@ -37,7 +37,7 @@ class Panel(NamedTuple):
         title: what they are.
         points: (M, 2).
         labels: (M,) their classes, as places among the K that are shown.
-        centres: (K, 2) where the number of each class stands.
+        centres: (K, 2) where the classes themselves are.
     """
 
     title: str
@@ -153,6 +153,7 @@ def _real_and_generated(real: Matrix, generated: Matrix, labels: Labels) -> tupl
         Panel("generated features, in the same map", points[len(real) :], labels, centres),
     )
     reading = (
+        "Large markers are at the medians of real features. "
         f"The real feature that is nearest to a generated one is of the same class for {_percent(nearest == labels)}, "
         f"and the nearest other real one to a real one for {_percent(_nearest_other(real, labels) == labels)}."
     )
@@ -180,8 +181,8 @@ def _real_and_predicted(
         panels.append(Panel("predicted semantics, by PCA", points, labels, axes.transform(own)))
         right = cdist(_unit(predicted), own).argmin(1) == labels
         said.append(
-            "Predicted semantics are shown along the principal components of the classes' own, which are where the "
-            f"numbers stand; of the classes shown these are nearest, by cosine, for {_percent(right)}."
+            "Predicted semantics are shown along the principal components of the classes' own, which large markers "
+            f"are; of the classes shown the right one's are nearest, by cosine, for {_percent(right)}."
         )
     return tuple(panels), " ".join(said)
 

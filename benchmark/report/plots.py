@@ -301,14 +301,9 @@ _POINT: dict[str, Any] = {
     "linestyle": "None",
     "rasterized": True,
 }
+_CENTRE: dict[str, Any] = {"markersize": 8, "markeredgewidth": 1.1, "markeredgecolor": "black", "linestyle": "None"}
 #: What numbers stand on.
-_PLATE: dict[str, Any] = {
-    "boxstyle": "round,pad=0.15",
-    "facecolor": "white",
-    "edgecolor": "0.3",
-    "linewidth": 0.5,
-    "alpha": 0.85,
-}
+_PLATE: dict[str, Any] = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "None", "alpha": 0.75}
 
 
 def confusion(title: str, names: Sequence[str], percentages: Matrix) -> Figure:
@@ -331,7 +326,7 @@ def confusion(title: str, names: Sequence[str], percentages: Matrix) -> Figure:
 
 
 def class_map(title: str, panels_: Sequence[Panel], names: Sequence[str], share: bool) -> Figure:
-    """A panel for each of ``panels_``; each class has a colour, a marker and a number of its own, where it lies.
+    """A panel for each of ``panels_``; each class has a colour, a marker and a number, at a large one where it lies.
 
     Args:
         title: what the figure shows.
@@ -347,11 +342,13 @@ def class_map(title: str, panels_: Sequence[Panel], names: Sequence[str], share:
     for axis, panel in zip(axes, panels_, strict=True):
         for c, style in zip(range(len(names)), CLASS_STYLES, strict=False):
             axis.plot(*panel.points[panel.labels == c].T, style.marker, color=style.color, **_POINT)
-        for name, (x, y) in zip(names, panel.centres, strict=True):
-            axis.text(x, y, name.partition(" ")[0], ha="center", va="center", fontweight="bold", bbox=_PLATE)
+        for name, style, centre in zip(names, CLASS_STYLES, panel.centres, strict=False):
+            axis.plot(*centre, style.marker, color=style.color, **_CENTRE)
+            axis.annotate(name.partition(" ")[0], centre, (6, 6), textcoords="offset points", bbox=_PLATE, fontsize=7.5)
         axis.set_title(panel.title)
         axis.set_xticks([])
         axis.set_yticks([])
+        axis.margins(0.08)
     handles = [
         Line2D([], [], color=style.color, marker=style.marker, linestyle="None", label=name)
         for name, style in zip(names, CLASS_STYLES, strict=False)

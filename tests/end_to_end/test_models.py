@@ -269,3 +269,11 @@ def test_photographs_of_unseen_birds(real_data_root: Path, tmp_path: Path) -> No
     right = [row["image"].startswith(f"{row['class']}/") for row in rows(out)]
     assert len(right) == 50
     assert np.mean(right) > 1 / 3
+    head, *classes = (photos.parent / "attributes.csv").read_text().splitlines()
+    unseen = model.class_names[model.n_seen :]
+    new = [f"my {line}" for line in classes if line.partition(",")[0] in unseen]
+    (tmp_path / "new.csv").write_text("\n".join([head, *new]) + "\n")
+    given = [file, "--images", tmp_path / "birds", "--classes", tmp_path / "new.csv", "--among", "new", "--out", out]
+    assert predict(list(map(str, given))) == 0
+    again = [row["image"].startswith(f"{row['class'].removeprefix('my ')}/") for row in rows(out)]
+    assert np.mean(again) == pytest.approx(np.mean(right), abs=0.05), "described by the user, they are the same birds"
