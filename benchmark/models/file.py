@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ from benchmark.toolkit.backbones import digest
 
 #: The entry of the header: one alone, as safetensors writes several in any order.
 _ENTRY = "zsl_model"
-#: Numbers in a tensor that are no reason to doubt a file: a layer of a backbone gives as many for one image.
-_AT_LEAST = 2**24
+#: Numbers in a tensor that are no reason to doubt a file: one image may give millions, in a layer or for all classes.
+_AT_LEAST = 2**26
 _LENGTH = 8  # bytes at the start of a file that say how long its header is
 
 
@@ -140,10 +141,7 @@ def _changed(provenance: Mapping[str, Any], entry: MethodEntry) -> list[str]:
 
 
 class _Bounded(TorchDispatchMode):
-    """While this is entered, no tensor may be much larger than the ``largest`` of a file, whatever sizes it claims.
-
-    Memory is taken when it is written to first, which is after this has seen the tensor.
-    """
+    """While this is entered, no tensor may be much larger than the ``largest`` of a file, whatever sizes it claims."""
 
     def __init__(self, largest: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -152,10 +150,17 @@ class _Bounded(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        sizes = args[0] if args else None
+        if isinstance(sizes, list) and all(isinstance(size, int) for size in sizes):
+            self._check(math.prod(sizes))  # what makes a tensor fills it too
         found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor) and found.numel() > self._most:
-            raise StateError(f"it claims sizes of which {found.numel()} numbers would follow")
+        if isinstance(found, Tensor):
+            self._check(found.numel())
         return found
+
+    def _check(self, n: int) -> None:
+        if n > self._most:
+            raise StateError(f"it claims sizes of which {n} numbers would follow")
 
 
 def _probe(model: Model) -> None:

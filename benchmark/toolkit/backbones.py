@@ -23,6 +23,8 @@ from benchmark.errors import InputError, did_you_mean, one_line
 from benchmark.toolkit import lite0
 
 PYPI_LITE0 = "pypi:efficientnet-lite0"
+#: What the provenances of two feature sets must share for them to be of one kind.
+SAME = ("backbone", "weights_sha256", "preprocessing")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.errors import InputError
+from benchmark.toolkit.backbones import SAME
 from datasets import matfiles
 from datasets.disk import reason
 from datasets.features import minilm
@@ -21,8 +22,6 @@ from datasets.features.images import SUFFIXES, read_descriptions, read_table
 from datasets.packages import fetch
 
 Origin = Mapping[str, Any]
-#: What two feature sets must share to be of one kind.
-_SAME = ("backbone", "weights_sha256", "preprocessing")
 #: The encoder of texts that is known here.
 _ENCODER = "all-MiniLM-L6-v2"
 
@@ -56,7 +55,7 @@ def read_features(file: Path, origin: Origin) -> Features:
         InputError: it cannot be read, or tells of another backbone than ``origin``.
     """
     told = matfiles.provenance(file)
-    for key in _SAME:
+    for key in SAME:
         if key in told and key in origin and told[key] != origin[key]:
             raise InputError(f"--features {file}: {key} must be {origin[key]}, as the model's, got {told[key]} instead")
     names = matfiles.load(file, optional=["image_files"]).get("image_files")

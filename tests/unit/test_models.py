@@ -379,7 +379,7 @@ class TestFile:
         path = tmp_path / "m.safetensors"
         path.write_bytes(content())
         card, found = json.loads(read(path).card.model_dump_json()), read(path)
-        card["sizes"]["n_features"] = 10**7
+        card["sizes"]["n_features"] = 10**8
         digest = hashlib.sha256(json.dumps([card, found.values, digest_of(found.tensors)]).encode()).hexdigest()
         header = json.dumps({"sha256": digest, "card": card, "values": found.values})
         path.write_bytes(safetensors.save(found.tensors, {"zsl_model": header}))
