@@ -14,7 +14,7 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.launchers.slurm import _Task, parameters
-from tests.reference.faults import Grid, finished, measures, rubbish
+from tests.reference.faults import LONG_PLUGIN, Grid, finished, measures, rubbish
 from tests.reference.slurm import NODES, Slurm, slurm_cluster, wait_until
 
 #: Every job imports torch anew: these take minutes on two cores.
@@ -65,6 +65,23 @@ def test_a_grid_comes_through_a_death_and_a_time_limit_to_the_board_of_one_proce
     assert rubbish(out) == []
     assert Grid(tmp_path / "alone", 30).start(tmp_path / "inline", "--launcher", "inline").wait(timeout=200) == 0
     assert measures(out) == measures(tmp_path / "inline")
+
+
+@cluster
+def test_a_requeued_job_goes_on_from_its_checkpoint(slurm: Slurm, tmp_path: Path):
+    """It dies in the second epoch of its refit, and comes to what an unbroken one does."""
+    whole, grid, out = Grid(tmp_path / "whole", 1, LONG_PLUGIN), Grid(tmp_path, 1, LONG_PLUGIN), tmp_path / "out"
+    (tmp_path / "deaths").write_text("14")  # 12 epochs select
+    command = grid.start(out, "--loss", "remse", "--launcher", "slurm", env=slurm.environment)
+    output, errors = command.communicate(timeout=500)
+    assert command.returncode == 0, errors
+    assert "1 runs: 1 ok" in output
+    assert rubbish(out) == []
+    inline = whole.start(tmp_path / "inline", "--loss", "remse", "--launcher", "inline")
+    assert inline.wait(timeout=200) == 0
+    assert measures(out) == measures(tmp_path / "inline")
+    assert len(whole.diary) > 12 + 1, "the death was in a refit that had a checkpoint"
+    assert len(grid.diary) == len(whole.diary) + 1, "a death costs the epoch that was under way"
 
 
 @cluster
