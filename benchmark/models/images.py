@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmark.api import FeatureKind
-from benchmark.errors import InputError, one_line
+from benchmark.errors import InputError, one_line, printable
 from benchmark.toolkit import backbones
 from benchmark.toolkit.backbones import Backbone
 
@@ -68,15 +68,12 @@ class Extraction:
     def _load(self) -> Backbone:
         """The very backbone; for pixels, which no weights have touched, its transform is enough."""
         origin, kind, weights = self._origin, self._kind, self._weights
-        try:
-            name, source, size = origin["backbone"], origin.get("weights"), origin["preprocessing"]["input_size"][-1]
-        except (KeyError, TypeError, IndexError, AttributeError):
-            raise InputError(
-                "images need a model whose features came from a backbone of timm or torchvision, as those do that "
-                "datasets.features.extract makes; this one's are not known to: give features made as they were"
-            ) from None
+        name, size = self._told()
+        source = origin.get("weights")
         if weights is None and kind != "images" and source not in ("downloaded", backbones.PYPI_LITE0):
-            raise InputError(f"weights are missing: the file {source} of {name}, or one with its weights")
+            raise InputError(
+                f"weights are missing: the file {printable(str(source))} of {printable(name)}, or one with its weights"
+            )
         given = weights or (source if source == backbones.PYPI_LITE0 else None)
         backbone = backbones.load(name, given, size, pretrained=kind != "images")
         found = {**backbone.provenance, "preprocessing": json.loads(json.dumps(backbone.preprocessing.description))}
@@ -84,8 +81,22 @@ class Extraction:
             if key == "weights_sha256" and kind == "images":
                 continue
             if key in origin and found[key] != origin[key]:
-                raise InputError(f"{key} must be {origin[key]}, as for the model's features, got {found[key]} instead")
+                wanted = printable(str(origin[key]))
+                raise InputError(f"{key} must be {wanted}, as for the model's features, got {found[key]} instead")
         return backbone
+
+    def _told(self) -> tuple[str, int]:
+        """The name of the backbone, and the side of its input."""
+        try:
+            name, size = self._origin["backbone"], self._origin["preprocessing"]["input_size"][-1]
+        except (KeyError, TypeError, IndexError):
+            name = size = None
+        if not (isinstance(name, str) and isinstance(size, int)):
+            raise InputError(
+                "images need a model whose features came from a backbone of timm or torchvision, as those do that "
+                "datasets.features.extract makes; this one's are not known to: give features made as they were"
+            )
+        return name, size
 
 
 def _pixels(picture: Picture, backbone: Backbone, unreadable: list[str]) -> npt.NDArray[np.uint8] | None:

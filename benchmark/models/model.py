@@ -43,7 +43,7 @@ class Card(Record):
     sizes: JsonDict
     gamma: float
     class_names: list[str]
-    origin: JsonDict
+    origin: dict[str, JsonDict]
     provenance: JsonDict
 
     @property

@@ -292,7 +292,6 @@ def class_accuracy(title: str, group: Group, look: Mapping[str, Style]) -> Figur
 
 # A kept model
 
-
 _POINT: dict[str, Any] = {
     "markersize": 3.2,
     "markeredgewidth": 0.25,
@@ -344,7 +343,7 @@ def class_map(title: str, panels_: Sequence[Panel], names: Sequence[str], share:
             axis.plot(*panel.points[panel.labels == c].T, style.marker, color=style.color, **_POINT)
         for name, style, centre in zip(names, CLASS_STYLES, panel.centres, strict=False):
             axis.plot(*centre, style.marker, color=style.color, **_CENTRE)
-            axis.annotate(name.partition(" ")[0], centre, (6, 6), textcoords="offset points", bbox=_PLATE, fontsize=7.5)
+            axis.annotate(name.partition(" ")[0], centre, (6, 6), textcoords="offset points", bbox=_PLATE)
         axis.set_title(panel.title)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -358,4 +357,6 @@ def class_map(title: str, panels_: Sequence[Panel], names: Sequence[str], share:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    """A name that leaves room for the picture, and that matplotlib takes for no formula."""
+    short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return short.replace("$", r"\$")
