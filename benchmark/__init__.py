@@ -7,6 +7,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
+#: The version of the suite; ``setup.cfg`` reads it here.
+__version__ = "0.1.0"
+
 
 def _refuse_other_datasets_package() -> None:
     """``datasets`` is also the name of Hugging Face's package, which shadows ours where it is found first."""
@@ -18,7 +21,7 @@ def _refuse_other_datasets_package() -> None:
         "the package 'datasets' must be this suite's, which lies beside benchmark/, got another one instead; "
         "run from the repository's root, or uninstall the other"
     )
-    if sys.argv[0] == "-m":  # a command is starting: one line, as for any other bad input
+    if Path(sys.argv[0]).name in ("-m", "zsl"):  # a command is starting: one line, as for any other bad input
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2)
     raise ImportError(message)

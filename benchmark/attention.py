@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli.grid import add_grid_options, check_grid, grid
-from benchmark.cli.options import Parser
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from benchmark.cli.grid import (
     launching,
     warm_up,
 )
-from benchmark.cli.options import Parser, add_config_options, parse, words
+from benchmark.cli.options import add_config_options, parse, words
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, TRACKERS, load_plugins
 

@@ -19,7 +19,8 @@ from benchmark.cli.grid import (
     launching,
     warm_up,
 )
-from benchmark.cli.options import Parser, add_config_options, parse
+from benchmark.cli.options import add_config_options, parse
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 
 if TYPE_CHECKING:

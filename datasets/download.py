@@ -21,9 +21,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import urlsplit
 
+from benchmark.commands import Parser
 from benchmark.errors import InputError, did_you_mean
 
 URL = "http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip"
@@ -31,13 +31,8 @@ NAMES = ("APY", "AWA1", "AWA2", "CUB", "SUN")
 DEFAULT_NAMES = ("CUB", "SUN", "AWA2")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m datasets.download",
         description="Download the official xlsa17 archive, verify it and unpack data sets; resumes.",
     )

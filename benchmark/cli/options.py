@@ -9,23 +9,14 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from benchmark.commands import Parser
 from benchmark.errors import InputError, did_you_mean
 from benchmark.files import write_whole
 
 #: What a file of options does not hold: itself, and what is of one call only.
 NOT_KEPT = {"config", "save_config", "dry_run", "list", "force"}
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors like all others: one line, and no end of the process."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:  # noqa: D102 - see the class
-        raise InputError(message)
 
 
 def add_config_options(parser: Parser) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cli.grid import BOARDS
-from benchmark.cli.options import Parser
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 
 EXAMPLES = """examples:

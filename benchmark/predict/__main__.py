@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cli.options import Parser
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import load_plugins
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.commands import Parser
 from benchmark.errors import exit_code
 from datasets.disk import data_root
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 2 after one line about what is wrong, or 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m datasets.emoji", description="Fetch emoji images and build the data set emoji from them."
     )
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the data sets (default: $ZSL_DATA)")
@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="where the packages are or are downloaded to (default: packages in the data root)",
     )
-    arguments = parser.parse_args(argv)
 
     def command() -> int:
+        arguments = parser.parse_args(argv)
         root = data_root(arguments.data_root)
         # Imported here: torch alone takes longer than --help should.
         import torch

@@ -27,6 +27,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import DATASETS
 from datasets.disk import data_root
@@ -44,8 +45,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m datasets.features.extract",
         description="Features of images, for any backbone of timm or torchvision.",
     )
@@ -115,9 +116,8 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 2 after one line about what is wrong, or 130 after Ctrl-C."""
-    arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
-    return exit_code(lambda: _command(arguments), "images")
+    return exit_code(lambda: _command(_parser().parse_args(argv)), "images")
 
 
 if __name__ == "__main__":

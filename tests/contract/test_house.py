@@ -15,7 +15,7 @@ from benchmark.registries import DATASETS, LOSSES, METHODS
 
 PACKAGES = ("benchmark", "methods", "losses", "datasets")
 #: What everything stands on: no domain knowledge.
-BASE = ("errors", "files", "sources", "config", "registry", "registries")
+BASE = ("errors", "commands", "files", "sources", "config", "registry", "registries")
 #: What plug-ins may import of the benchmark.
 CONTRACT = (*BASE, "api", "parallel", "toolkit")
 #: Sub-package -> those that it may import, beside the base and the contract.
@@ -32,7 +32,7 @@ BELOW: dict[str, tuple[str, ...]] = {
 }
 #: Commands, and the options that they share.
 _PACKAGES = ("models", "predict", "report")
-_COMMANDS = ("attention", "cli.grid", "cli.options", "leaderboard", "run", "search")
+_COMMANDS = ("attention", "cli.grid", "cli.options", "cli.zsl", "leaderboard", "run", "search")
 COMMANDS = {f"benchmark.{name}" for name in (*_COMMANDS, *(f"{package}.__main__" for package in _PACKAGES))}
 
 
@@ -211,6 +211,7 @@ def test_mat_files_are_parsed_in_the_process_of_their_reader_alone():
 
 def test_code_is_imported_by_the_registries_or_by_the_name_that_the_user_gave():
     known = {
+        "benchmark.commands": {"importlib.import_module"},
         "benchmark.registry": {"importlib.import_module"},
         "benchmark.registries": {"spec.loader.exec_module"},
         "benchmark.toolkit.lite0": {"import_module"},

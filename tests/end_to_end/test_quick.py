@@ -47,8 +47,12 @@ ANSWERS = {
     "mistyped method of a search": (["benchmark.search", "--method", "alee"], 2),
     "mistyped option of a report": (["benchmark.report", "cub", "--metod", "ale"], 2),
     "mistyped data set of a report": (["benchmark.report", "cub51"], 2),
-    "former place of extract": (["datasets.extract"], 2),
-    "former place of vectors": (["datasets.vectors"], 2),
+    "help of all": (["benchmark.cli.zsl", "--help"], 0),
+    "help of data": (["benchmark.cli.zsl", "data", "--help"], 0),
+    "help of check": (["datasets.check", "--help"], 0),
+    "mistyped command": (["benchmark.cli.zsl", "rum"], 2),
+    "mistyped option of extract": (["datasets.features.extract", "CUB", "--image", "photos"], 2),
+    "no folder to check": (["datasets.check", "nowhere"], 2),
 }
 
 
@@ -57,14 +61,6 @@ def test_an_answer_needs_no_heavy_library(case: str) -> None:
     arguments, code = ANSWERS[case]
     done = subprocess.run([sys.executable, "-c", PROBE, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == f"code {code} heavy", done.stderr
-
-
-@pytest.mark.parametrize("name", ["extract", "vectors"])
-def test_the_former_name_of_a_command_says_the_new_one(name: str) -> None:
-    done = subprocess.run([sys.executable, "-m", f"datasets.{name}"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert f"python -m datasets.features.{name}" in done.stderr
 
 
 def test_results_lie_in_the_working_folder_wherever_the_suite_is_installed(

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def test_no_path_host_or_user_is_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_what_it_says_is_so():
     found = describe(CPU, {})
-    age = datetime.now(timezone.utc) - datetime.fromisoformat(found["started"])
+    age = datetime.now(UTC) - datetime.fromisoformat(found["started"])
     assert -1 <= age.total_seconds() < 60
     assert found["device"] == "cpu"
     assert found["threads"] == torch.get_num_threads()

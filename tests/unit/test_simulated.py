@@ -70,7 +70,7 @@ def statistics(attributes: Array) -> Array:
     unit = attributes / np.linalg.norm(attributes, axis=1, keepdims=True)
     cosine = unit @ unit.T
     pairs = ~np.eye(len(cosine), dtype=bool)
-    correlation = np.corrcoef(attributes.T)
+    correlation = np.atleast_2d(np.corrcoef(attributes.T))
     eigenvalues = np.linalg.eigvalsh(correlation)[::-1]
     return np.array(
         [

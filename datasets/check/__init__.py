@@ -1,0 +1,1 @@
+"""What a data set's folder is, and what is wrong with it."""
