@@ -6,7 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
+from benchmark.boards.rows import boards, metric
+from benchmark.results.store import Store
 
 from .conftest import ROOT, Command
 
@@ -18,17 +19,17 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_main_command_ends_in_a_table_of_three_stand_ins(command: Command, tmp_path: Path) -> None:
-    (line,) = [block for block in blocks("sh") if "pip install -e ." in block and "benchmark.run" in block]
+    (line,) = [block for block in blocks("sh") if "pip install -e ." in block and "zsl run" in block]
     arguments = shlex.split(line.split("&&")[1])
-    assert arguments[:3] == ["python", "-m", "benchmark.run"]
-    arguments[arguments.index("--out") + 1] = str(tmp_path / "my-leaderboards")
-    done = command(*arguments[2:], "--seeds", "0")
+    assert arguments[:2] == ["zsl", "run"]
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "runs")
+    done = command("benchmark.cli.zsl", *arguments[1:], "--seeds", "0")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "quiet in a pipe"
     for name in ("cub-sim", "sun-sim", "awa2-sim", "SIMULATED", "remse"):
         assert name in done.stdout
     for name in ("README", "cub-sim", "sun-sim", "awa2-sim"):
-        assert (tmp_path / "my-leaderboards" / f"{name}.md").is_file()
+        assert (tmp_path / "runs" / f"{name}.md").is_file()
 
 
 def test_the_method_of_the_readme_runs_as_it_stands_in_at_most_25_lines(command: Command, tmp_path: Path) -> None:
@@ -37,9 +38,11 @@ def test_the_method_of_the_readme_runs_as_it_stands_in_at_most_25_lines(command:
     assert " if " not in code, "no branch on the loss"
     (line,) = [block for block in blocks("sh") if "--plugin my_method.py" in block]
     (tmp_path / "my_method.py").write_text(code, encoding="utf-8")
-    arguments = shlex.split(line)[2:]
+    arguments = shlex.split(line)
+    assert arguments.pop(0) == "zsl"
     arguments[arguments.index("my_method.py")] = str(tmp_path / "my_method.py")
-    done = command(*arguments, "--out", tmp_path / "out", "--seeds", "0")
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "out")
+    done = command("benchmark.cli.zsl", *arguments, "--seeds", "0")
     assert done.returncode == 0, done.stderr
     assert "mlp-regressor" in done.stdout
     assert len(list(tmp_path.glob("out/results/awa2-sim/mlp-regressor+*/*.json"))) == 2
@@ -59,14 +62,26 @@ def test_a_plugin_runs_in_the_processes_of_the_local_launcher_too(command: Comma
     assert "1 ok" in done.stdout
 
 
-def test_the_loss_of_the_readme_builds(capsys: pytest.CaptureFixture[str]) -> None:
-    import torch
+def test_it_is_short_and_its_pages_are_there() -> None:
+    assert README.count("\n") <= 120
+    targets = re.findall(r"\]\(([^)#]+)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
-    (code,) = [block for block in blocks("python") if "from losses import build" in block]
-    names = {
-        "predicted": torch.rand(64, 312),
-        "target": torch.rand(64, 312),
-        "labels": torch.randint(150, (64,), generator=torch.Generator().manual_seed(0)),
-    }
-    exec(code, names)
-    assert names["value"].isfinite()
+
+def test_its_table_says_what_the_boards_say() -> None:
+    lines = re.findall(r"^\| \[(\w+)\]\(leaderboards/\w+\.md\) \|(.*)\|$", README, re.MULTILINE)
+    assert lines
+    store = Store(ROOT / "leaderboards" / "results")
+    for dataset, cells in lines:
+        features, method, loss, n, *figures = (cell.strip() for cell in cells.split("|"))
+        found = [
+            row.fitted
+            for board, rows in boards(store.of_method(dataset, method)).items()
+            for row in rows
+            if (board.features, board.protocol, row.spec.loss_label) == (features, "strict", loss)
+            and not (row.spec.tuned or row.spec.hparam_overrides)
+        ]
+        (row,) = found
+        means = [row.summary(metric(name)) for name in ("T1", "H_calibrated", "AUSUC")]
+        assert [n, *figures] == [str(len(row.runs)), *(f"{mean.mean:.1f}" for mean in means if mean)], cells

@@ -19,10 +19,12 @@ PARTS = {**zsl.COMMANDS, **{f"data {word}": part for word, part in data.COMMANDS
 @pytest.mark.parametrize("word", PARTS)
 def test_every_command_is_there_and_explains_itself(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(signature(import_module(PARTS[word].module).main).parameters) == ["argv"]
-    try:
-        assert zsl.main([*word.split(), "--help"]) == 0
-    except SystemExit as end:  # argparse's own end
-        assert end.code == 0
+    if word == "data":  # commands too, which argparse does not end
+        assert zsl.main([word, "--help"]) == 0
+    else:
+        with pytest.raises(SystemExit) as end:
+            zsl.main([*word.split(), "--help"])
+        assert end.value.code == 0
     assert capsys.readouterr().out.startswith("usage: ")
 
 
@@ -64,5 +66,3 @@ def test_the_version_stands_in_one_place(capsys: pytest.CaptureFixture[str]) -> 
     assert "version = attr: benchmark.__version__" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
     assert f"version: {__version__}" in Path(ROOT, "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{__version__}]" in Path(ROOT, "CHANGELOG.md").read_text(encoding="utf-8")
-
-
