@@ -13,9 +13,10 @@ from benchmark.api import Dataset, Split
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS
 from datasets import cache, matfiles, semantics
+from datasets.disk import reason
 from datasets.xlsa17 import ATTRIBUTES, SPLITS, feature_sets
 
-#: Images in trainval, test_seen and test_unseen of the Proposed Splits (Xian et al., arXiv 1707.00600, Table 2).
+#: Images in trainval, test_seen and test_unseen of the Proposed Splits (Xian et al., arXiv 1707.00600).
 PROPOSED = {
     "apy": (5932, 1483, 7924),
     "awa1": (19832, 4958, 5685),
@@ -53,7 +54,10 @@ class Report:
         else:
             self.problems.append(f"{self.folder}: no features can be read, without which its split is not looked at")
         for file in sorted(path for path in self.folder.iterdir() if path.is_file()):
-            yield "sha256", f"{cache.sha256(file)}  {file.name}"
+            try:
+                yield "sha256", f"{cache.sha256(file)}  {file.name}"
+            except OSError as error:
+                self.problems.append(f"{file}: cannot be read: {reason(error)}")
 
     def _of_split(self, features: str, split: Split) -> Iterator[tuple[str, str]]:
         yield "classes", _classes(split)
