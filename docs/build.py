@@ -2,7 +2,7 @@
 
 The pages of ``docs/``, and one for each method and loss, are laid out in ``build/docs``; Zensical makes a site of them
 in ``build/site``, strictly, and what the site links to is looked for. The exit code is 1 where something is amiss.
-``python -m docs.build --serve`` shows the site while it is written, as it was laid out.
+``python -m docs.build --serve`` shows in a browser what was laid out instead.
 """
 
 from __future__ import annotations
