@@ -314,7 +314,7 @@ class GenerativeMethod(Method):
         Real features of seen classes are no part of a fitted method: as many generated ones stand in for them. With the
         run's own unseen classes on CUB2010 (vaegan, mse, small profile, seed 0; three draws) that takes AUSUC from 36.9
         to 32.0 to 32.7 and calibrated H from 50.2 to 47.5 to 49.2, as seen classes are told less well (S from 73.4 to
-        61.1 to 62.0); T1 stays (52.2; 51.7 to 52.6). Other draws with the real features stay within 0.4 of the run's.
+        61.1 to 62.0); T1 stays (52.2; 51.7 to 52.6). Other draws with the real features stay within 0.9 of the run's.
         """
         conditions, n_seen, n_inputs = self.conditions(attributes), self.meta.n_seen, self.zsl_classifier.in_features
         labels = torch.arange(n_seen, device=attributes.device).repeat_interleave(self.class_counts)

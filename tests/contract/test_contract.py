@@ -219,14 +219,3 @@ def test_every_method_has_settings_ranges_and_every_search_key_exists() -> None:
         file = load_file(entry.config_file)
         assert file.search, f"{entry.name} has no search ranges"
         assert set(file.search) <= set(entry.obj.Config.model_fields)
-
-
-def test_published_figures_have_a_source_and_agree_with_each_other_or_say_why_not() -> None:
-    for entry in METHODS:
-        for paper in load_file(entry.config_file).published:
-            assert paper.status.startswith("sourced"), f"{entry.name}: {paper.source}"
-            for dataset, figures in paper.results.items():
-                assert set(figures) <= {"T1", "U", "S", "H"}
-                u, s, h = (figures.get(name) for name in "USH")
-                if u and s and h and abs(2 * u * s / (u + s) - h) > 0.25:
-                    assert paper.note, f"{entry.name} on {dataset}: H {h} with U {u} and S {s}"

@@ -18,9 +18,9 @@ from benchmark.run import main, run
 from tests.reference.toy import ToyMethod, register
 
 
-def test_the_script_of_the_readme_prints_all_and_leaves_no_file(environment: dict[str, str], tmp_path: Path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"^```python\n(from benchmark.run import run\n.*?)^```", readme, re.MULTILINE | re.DOTALL)
+def test_the_script_of_the_tutorial_prints_all_and_leaves_no_file(environment: dict[str, str], tmp_path: Path):
+    page = (ROOT / "docs" / "tutorials" / "comparing-losses.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(from benchmark.run import run\n.*?)^```", page, re.MULTILINE | re.DOTALL)
     words = [sys.executable, "-c", script]
     environment = {**environment, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)

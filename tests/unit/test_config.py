@@ -298,13 +298,14 @@ class TestMethodFiles:
     def test_published_figures(self, entry: Entry[Any]):
         for published in load_file(entry.config_file).published:
             assert published.source.strip()
+            assert published.status.startswith("sourced")
             assert set(published.results) <= {name for name in DATASETS.names() if name == name.lower()}
             for name, figures in published.results.items():
                 assert set(figures) <= {"T1", "U", "S", "H"}, name
                 assert all(0 <= value <= 100 for value in figures.values() if value is not None), name
                 u, s, h = (figures.get(key) for key in "USH")
                 if u is not None and s is not None and h is not None:
-                    assert abs(h - 2 * u * s / (u + s)) <= 0.2, name
+                    assert abs(h - 2 * u * s / (u + s)) <= 0.2 or published.note, name
 
 
 @pytest.mark.parametrize("entry", LOSSES, ids=lambda entry: entry.name)
