@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path, PureWindowsPath
@@ -17,6 +18,8 @@ from benchmark.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 #: The end of the name of a file that is being written.
 _UNFINISHED = ".tmp"
+#: Where files lie that are written together, once all of them are there.
+_DECIDED = ".incoming"
 
 
 @contextmanager
@@ -57,6 +60,48 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_together(folder: Path, contents: Mapping[Path, bytes]) -> None:
+    """Write several files in ``folder``: wherever it ends, ``complete`` leaves all of them old or all of them new.
+
+    They are laid aside in a folder of their own, whose renaming decides, and are then moved into their places.
+
+    Raises:
+        InputError: one cannot be written.
+    """
+    complete(folder)
+    aside = folder / f"{_DECIDED}{_UNFINISHED}"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        for path, content in contents.items():
+            write_whole(aside / path.relative_to(folder), content)
+        if contents:
+            aside.replace(folder / _DECIDED)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    complete(folder)
+
+
+def complete(folder: Path) -> None:
+    """Bring to its end what ``write_together`` had decided to write in ``folder`` when it was cut off."""
+    aside = folder / _DECIDED
+    for path in sorted(aside.rglob("*")):
+        if path.is_file():
+            place = folder / path.relative_to(aside)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_complete(folder: Path) -> None:
+    """Assert that no writing of several files was cut off in the middle.
+
+    Raises:
+        InputError: there was, and what is there is neither old nor new.
+    """
+    if (folder / _DECIDED).exists():
+        raise InputError(f"{folder}: an import was cut off; python -m benchmark.leaderboard --out {folder} ends it")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmark.boards import COMMAND
 from benchmark.cli.grid import BOARDS
 from benchmark.errors import InputError, exit_code
+from benchmark.files import complete
 
 #: What rows are printed as, by ``benchmark.boards.export``, which takes its time to import.
 FORMATS = ("csv", "json", "latex")
@@ -21,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.format != "md" and (arguments.check or arguments.incoming):
         parser.error(f"--format {arguments.format} prints the stored rows: it does not go with --check or --import")
+    if arguments.export_runs and (arguments.check or arguments.incoming or arguments.format != "md"):
+        parser.error("--export-runs writes runs: it does not go with --check, --import or --format")
     return exit_code(lambda: _run(arguments), "results")
 
 
@@ -39,8 +42,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="PATH",
         nargs="+",
-        help="add result files, or folders of them, to the boards if they are valid, else say why not and exit with 2; "
-        "with --check nothing is added",
+        help="publish the runs in files, or in folders as benchmark.run fills them, on the boards if they are valid, "
+        "else say why not and exit with 2; with --check nothing is added",
+    )
+    add(
+        "--export-runs",
+        type=Path,
+        metavar="DIR",
+        help="write what is published as files of runs into DIR/results, as far as it is kept",
     )
     add(
         "--format",
@@ -57,9 +66,15 @@ def _run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--out {out}: must be a folder of results and boards, and there is none")
     if arguments.format != "md":
         return _print_rows(out, arguments.format)
+    if not only_check:
+        complete(out)
     if arguments.incoming:
         return _take_in(out, arguments.incoming, only_check=only_check)
-    from benchmark.boards.files import check, write_boards
+    from benchmark.boards.files import check, export_runs, write_boards
+
+    if arguments.export_runs:
+        print(f"{export_runs(out, arguments.export_runs)} runs written to {arguments.export_runs}")
+        return 0
     from benchmark.report import manifest
 
     lines = [*check(out), *manifest.check(out)] if only_check else [str(path) for path in write_boards(out)]
@@ -69,16 +84,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _print_rows(out: Path, name: str) -> int:
     from benchmark.boards import export
-    from benchmark.results.store import Store
+    from benchmark.results.published import stored
 
-    print(export.FORMATS[name](Store(out / "results")), end="")
+    print(export.FORMATS[name](result for _, result in stored(out / "results")), end="")
     return 0
 
 
 def _take_in(out: Path, paths: Sequence[Path], *, only_check: bool) -> int:
     from benchmark.boards.files import take_in
+    from benchmark.report.analysis import in_detail
 
-    refused = take_in(paths, out, only_check=only_check)
+    refused = take_in(paths, out, in_detail, only_check=only_check)
     for line in refused:
         print(f"refused: {line}", file=sys.stderr)
     if not refused:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmark.cli.grid import (
-    BOARDS,
+    RUNS,
     TUNED,
     add_grid_options,
     add_launcher_options,
@@ -171,14 +171,14 @@ def _parser() -> Parser:
         metavar="DIR",
         nargs="?",
         const=TUNED,
-        help="use the settings that benchmark.search left in DIR (default of DIR: leaderboards/tuned)",
+        help="use the settings that benchmark.search left in DIR (default of DIR: runs/tuned)",
     )
     add(
         "--out",
         type=Path,
         metavar="DIR",
-        default=BOARDS,
-        help="folder of results and boards (default: leaderboards)",
+        default=RUNS,
+        help="folder of results and their boards (default: runs)",
     )
     add(
         "--log",
@@ -256,11 +256,17 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Store]:
     """What is to be run and what is stored, and where."""
     from benchmark.engine.plan import plan
     from benchmark.launchers import prepare_process
+    from benchmark.results.published import is_published
     from benchmark.results.store import Store
 
     cells = grid(arguments, arguments.protocol, arguments.tuned)
     prepare_process()
     store = Store(arguments.out / "results")
+    if is_published(store.folder):
+        raise InputError(
+            f"--out {arguments.out}: holds published results; choose another folder and add its runs by "
+            "python -m benchmark.leaderboard --import"
+        )
     return plan(cells, store, arguments.force, arguments.keep_models), store
 
 

@@ -59,7 +59,7 @@ def _parser() -> Parser:
         type=Path,
         metavar="DIR",
         default=TUNED,
-        help="folder of what was found, which benchmark.run --tuned reads (default: leaderboards/tuned)",
+        help="folder of what was found, which benchmark.run --tuned reads (default: runs/tuned)",
     )
     return parser
 

@@ -65,7 +65,7 @@ def _record(board: Board, row: Row) -> dict[str, Any]:
     for part in PARTS:
         for title, (field, _) in ERRORS.items():
             measures[f"{part}_error_{title.replace(' ', '_')}"] = (row, imbalance(part, field))
-    measures |= {title.replace(" ", "_"): (row.fitted, measure) for title, (measure, _) in COSTS.items()}
+    measures |= {title.replace(" ", "_"): (row, measure) for title, (measure, _) in COSTS.items()}
     record: dict[str, Any] = {
         **board.record(),
         "method": spec.method,

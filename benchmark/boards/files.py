@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.boards import COMMAND, markdown, overview, site
 from benchmark.errors import InputError
-from benchmark.files import read_bytes, write_whole
+from benchmark.files import read_bytes, write_together, write_whole
+from benchmark.results.claims import hold_after_others
+from benchmark.results.published import InDetail, Published, stored
 from benchmark.results.record import Result
-from benchmark.results.store import Store
+from benchmark.results.store import Store, Stored
 
 #: The page that leads to all boards.
 OVERVIEW = overview.NAME
@@ -84,12 +88,8 @@ def write_boards(
         InputError: a result or a method's YAML is broken, a file cannot be written, or one that is no board is in the
             way.
     """
-    results = list(Store(out / "results")) if results is None else results
-    made = [(artefact, artefact.expected(out, results, datasets)) for artefact in ARTEFACTS]
-    for artefact, expected in made:
-        for path in expected:
-            if path.exists() and not artefact.made(path):
-                raise InputError(f"{path}: is no generated board and would be overwritten; move or delete it")
+    results = [result for _, result in stored(out / "results")] if results is None else results
+    made = _made(out, results, datasets)
     for artefact, expected in made:
         for path, content in expected.items():
             write_whole(path, content)
@@ -98,16 +98,28 @@ def write_boards(
     return [path for _, expected in made for path in expected]
 
 
+def _made(
+    out: Path, results: Sequence[Result], datasets: Collection[str] | None = None
+) -> list[tuple[Artefact, dict[Path, bytes]]]:
+    """The files of each kind with their content, none of which takes the place of one that was not generated."""
+    made = [(artefact, artefact.expected(out, results, datasets)) for artefact in ARTEFACTS]
+    for artefact, expected in made:
+        for path in expected:
+            if path.exists() and not artefact.made(path):
+                raise InputError(f"{path}: is no generated board and would be overwritten; move or delete it")
+    return made
+
+
 def check(out: Path) -> list[str]:
     """What is wrong with the results and boards in ``out``, a line for each file; nothing is written.
 
     Raises:
         InputError: a result or a method's YAML is broken.
     """
-    from benchmark.results.audit import Stored, audit  # it needs the methods, which writing boards does not
+    from benchmark.results.audit import audit  # it needs the methods, which writing boards does not
 
-    store = Store(out / "results")
-    results = list(store)
+    found = stored(out / "results")
+    results = [result for _, result in found]
     problems: dict[Path, str] = {}
     for artefact in ARTEFACTS:
         expected = artefact.expected(out, results)
@@ -118,11 +130,20 @@ def check(out: Path) -> list[str]:
             elif read_bytes(path) != content:
                 problems[path] = "is stale or was edited"
     stale = [f"{path}: {problem}; {COMMAND} renders it anew" for path, problem in sorted(problems.items())]
-    return audit([Stored(store.path(result.spec, result.seed), result) for result in results]) + stale
+    return audit(found) + stale
 
 
-def take_in(paths: Iterable[Path], out: Path, *, only_check: bool) -> list[str]:
-    """Add results from elsewhere to the boards in ``out``, all of them or, where one is refused, none.
+def take_in(paths: Sequence[Path], out: Path, in_detail: InDetail, *, only_check: bool) -> list[str]:
+    """Publish runs in ``out``, with the boards that show them: all of them or, where one is refused, none.
+
+    Wherever it ends, what is published is all as it was or all as it will be. With runs that were tuned comes what
+    the search found, from the folder ``tuned`` of those that are given.
+
+    Args:
+        paths: files of runs, or folders of them.
+        out: the folder of boards.
+        in_detail: which runs keep what reports of single methods draw.
+        only_check: write nothing.
 
     Returns:
         The lines of what is wrong; empty if they were added, or with ``only_check`` could be.
@@ -133,10 +154,36 @@ def take_in(paths: Iterable[Path], out: Path, *, only_check: bool) -> list[str]:
     from benchmark.results.audit import audit, read_all
 
     found, unreadable = read_all(paths)
-    store = Store(out / "results")
-    refused = unreadable + audit(found, list(store))
-    if not refused and not only_check:
-        for _, result in found:
-            store.save(result)
-        write_boards(out)
-    return refused
+    with nullcontext() if only_check else hold_after_others(out / "import"):
+        published = Published(out / "results")
+        refused = unreadable + audit(found, list(published))
+        if refused:
+            return refused
+        changed = published.merged([result for _, result in found], in_detail)
+        if not only_check:
+            results = list(Published(out / "results", changed))
+            boards = {path: content for _, expected in _made(out, results) for path, content in expected.items()}
+            write_together(out, {**changed, **boards, **_tuned(paths, found, out)})
+    return []
+
+
+def _tuned(paths: Iterable[Path], found: Iterable[Stored], out: Path) -> dict[Path, bytes]:
+    """The files of tuned settings of runs that have such, in their places among those of ``out``."""
+    specs = (result.spec for _, result in found if result.spec.tuned)
+    patterns = {f"tuned/{escape(spec.dataset)}/{escape(spec.method)}+*.yaml" for spec in specs}
+    files = ((path, file) for path in paths for pattern in sorted(patterns) for file in path.glob(pattern))
+    return {out / file.relative_to(path): read_bytes(file) for path, file in files}
+
+
+def export_runs(out: Path, folder: Path) -> int:
+    """Write what is published in ``out`` as files of runs into ``folder``, as far as it is kept; returns their number.
+
+    Raises:
+        InputError: a result is broken, or there are results in ``folder``.
+    """
+    results, store = list(Published(out / "results")), Store(folder / "results")
+    if any(store.folder.glob("*/*")):
+        raise InputError(f"{store.folder}: holds results already; export to another folder")
+    for result in results:
+        store.save(result)
+    return len(results)

@@ -112,9 +112,10 @@ def _accuracies(board: Board, rows: Sequence[Row]) -> list[str]:
     else:
         over = "n = partitions x seeds; mean ± sample standard deviation over partitions, each the mean over its seeds"
     note = (
-        f"In percent, {over}. Bold: the best of a column among the rows with the most runs, {most_runs(rows)}. "
-        f"H calibrated takes gamma from {'validation' if board.protocol == 'strict' else 'test'}. n leads to the "
-        "files of the runs, settings to the first of them, which has the complete settings."
+        f"In percent, {over}; a method that draws no random number has one run. Bold: the best of a column among the "
+        f"rows with the most runs, {most_runs(rows)}, and those of such methods. H calibrated takes gamma from "
+        f"{'validation' if board.protocol == 'strict' else 'test'}. n leads to the folder of the runs, settings to the "
+        "file that has the complete settings."
     )
     if published:
         note += " published: what the literature reports, selected on test; their sources are below."
@@ -216,14 +217,14 @@ def _costs(board: Board, rows: Sequence[Row]) -> list[str]:
     def cells(row: Row) -> list[str]:
         return [
             loss(row),
-            count(row.fitted.pairs),
-            *(mean_std(row.fitted, measure, digits) for measure, digits in COSTS.values()),
+            count(row.pairs),
+            *(mean_std(row, measure, digits) for measure, digits in COSTS.values()),
             *(["; ".join(map(text, machines[row]))] if len(every) > 1 else []),
         ]
 
     note = (
         "Wall time of selection and refit, and of evaluation; the most memory that was in use, of the process on a CPU "
-        "and of the device on a GPU. n: runs that were fitted; a method that draws no random number is fitted once. "
+        "and of the device on a GPU. "
         f"Measured on {'; '.join(map(text, every))}. Time is comparable on one device only, and other work on "
         "it shows."
     )

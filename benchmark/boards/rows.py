@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from benchmark.results.record import Protocol, Result, Spec
+from benchmark.results.record import Protocol, Result, Spec, without_repetitions
 
 #: A number of one run; None where the run has none.
 Measure = Callable[[Result], float | None]
@@ -52,7 +52,8 @@ class Row:
 
     Attributes:
         spec: their settings; of several ways in which they were given, the one with the fewest overrides.
-        runs: the runs that are ok, by partition and seed.
+        runs: the runs that are ok, by partition and seed; of a method that drew no random number one a partition, as
+            its seeds are no repetitions of anything.
         others: those that failed or were skipped.
     """
 
@@ -60,7 +61,7 @@ class Row:
     runs: tuple[Result, ...]
     others: tuple[Result, ...]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """12 hex digits that identify the row on its board."""
         return _settings(self.spec)
@@ -70,10 +71,15 @@ class Row:
         """The partition and the seed of each run."""
         return tuple(map(pair_of, self.runs))
 
-    @property
-    def fitted(self) -> Row:
-        """The row without the runs of a deterministic method that repeat another seed's: those took no time."""
-        return replace(self, runs=tuple(run for run in self.runs if "repeats_seed" not in run.provenance))
+    @cached_property
+    def deterministic(self) -> bool:
+        """Every other seed would come to the same."""
+        return bool(self.runs) and all(run.deterministic for run in self.runs)
+
+    def at(self, pair: Pair) -> Result | None:
+        """The run of a partition and seed, any seed of which will do where the row is deterministic; None without."""
+        of_partition = (run for run in self.runs if run.spec.partition == pair[0])
+        return next((run for run in of_partition if self.deterministic or run.seed == pair[1]), None)
 
     def values(self, measure: Measure) -> dict[Pair, float] | None:
         """The measure of each run; None where a run lacks it."""
@@ -87,7 +93,10 @@ class Row:
         if values is None:
             return None
         means = independent(values)
-        return Summary(float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else None)
+        mean = sum(means) / len(means)
+        # numpy takes ten times as long for so few numbers.
+        variance = sum((value - mean) ** 2 for value in means) / (len(means) - 1) if len(means) > 1 else None
+        return Summary(mean, None if variance is None else math.sqrt(variance))
 
 
 def metric(name: str) -> Measure:
@@ -147,13 +156,15 @@ def _row(results: Sequence[Result]) -> Row:
         return sum(map(len, given)), json.dumps([spec.partition, *given], sort_keys=True)
 
     ordered = sorted(results, key=pair_of)
+    ok = groupby((run for run in ordered if run.status == "ok"), key=lambda run: run.spec.partition)
     return Row(
         spec=min(ordered, key=fewest_overrides).spec,
-        runs=tuple(run for run in ordered if run.status == "ok"),
+        runs=tuple(run for _, of_partition in ok for run in without_repetitions(list(of_partition))),
         others=tuple(run for run in ordered if run.status != "ok"),
     )
 
 
 def _settings(spec: Spec) -> str:
     """The key without the partition: the partitions of one configuration are one row."""
-    return spec.model_copy(update={"partition": Board.of(spec).partition}).key
+    partition = Board.of(spec).partition
+    return spec.key if spec.partition == partition else spec.model_copy(update={"partition": partition}).key

@@ -14,7 +14,7 @@ from benchmark.boards.rows import Board, Measure, Row, boards, cost, imbalance, 
 from benchmark.boards.wording import plural
 from benchmark.config import Published, load_file
 from benchmark.registries import DATASETS, LOSSES, METHODS, MethodEntry
-from benchmark.results.record import Result
+from benchmark.results.record import PublishedResult, Result
 from benchmark.results.store import Store
 
 ACCURACIES = {
@@ -147,7 +147,7 @@ def marks_of(row: Row) -> str:
 def machines_of(row: Row) -> list[str]:
     """What the row was measured on."""
     machines = set()
-    for run in row.fitted.runs:
+    for run in row.runs:
         device, cpu, threads = (run.provenance.get(name) for name in ("device", "cpu", "threads"))
         on_cpu = f"{cpu or 'an unknown processor'}" + (f" ({plural(threads, 'thread')})" if threads else "")
         machines.add(on_cpu if device == "cpu" else device or "an unknown device")
@@ -162,14 +162,16 @@ def most_runs(rows: Iterable[Row]) -> int:
 def best_rows(rows: Sequence[Row], measure: Measure) -> list[Row]:
     """The rows with the highest mean as it is shown, so that equal ones on the page are equally bold."""
     most = most_runs(rows)
-    complete = [row for row in rows if len(row.runs) == most]
+    complete = [row for row in rows if row.deterministic or len(row.runs) == most]
     shown = {row: f"{summary.mean:.1f}" for row in complete if (summary := row.summary(measure))}
     top = max(map(float, shown.values()), default=None)
     return [row for row, value in shown.items() if float(value) == top]
 
 
 def path_of(run: Result) -> str:
-    """Where the file of a run lies in the folder of boards."""
+    """Where the file with a run lies in the folder of boards."""
+    if isinstance(run, PublishedResult):
+        return f"results/{run.spec.dataset}/{run.spec.method}.jsonl"
     return Store(Path("results")).path(run.spec, run.seed).as_posix()
 
 

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from benchmark.launchers import Launcher, Resources
     from benchmark.results.record import Protocol
 
-#: Folders in the working folder: of results and boards, and of the settings that searches found.
+#: Folders in the working folder: of runs, of the settings that searches found, and of what is published.
+RUNS = Path("runs")
+TUNED = RUNS / "tuned"
 BOARDS = Path("leaderboards")
-TUNED = BOARDS / "tuned"
 
 
 def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:

@@ -55,9 +55,12 @@ def evaluate(
     columns = [t1] + [
         per_class_accuracy(predict(_calibrated(scores, n_seen, g)), labels, n_classes) for g in (0.0, gamma)
     ]
+    images = torch.bincount(labels, minlength=n_classes).tolist()
     per_class = [
-        ClassAccuracy(name=name, seen=c < n_seen, T1=_value(a), gzsl=_value(b), calibrated=_value(d))
-        for c, (name, a, b, d) in enumerate(zip(held_out.class_names, *(x.tolist() for x in columns), strict=True))
+        ClassAccuracy(name=name, seen=c < n_seen, T1=_value(a), gzsl=_value(b), calibrated=_value(d), images=n)
+        for c, (name, n, a, b, d) in enumerate(
+            zip(held_out.class_names, images, *(x.tolist() for x in columns), strict=True)
+        )
     ]
     unseen_points, seen_points = stacking.thinned()
     return Evaluation(

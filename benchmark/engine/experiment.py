@@ -44,7 +44,7 @@ def run_cell(
     """Run the seeds of ``cell`` one after another; what goes wrong in one is its result, and the next goes on.
 
     A method that draws no random number is fitted for the first seed alone: the results of the others repeat it, and
-    say so in their provenance (``repeats_seed``).
+    say so in their provenance (``repeats_seed``, and ``deterministic`` in that of the first).
 
     Args:
         cell: what to run.
@@ -62,7 +62,8 @@ def run_cell(
         try:
             if repeated is None:
                 outcome = experiment.run(seed)
-                repeated = (seed, outcome) if outcome.deterministic else None
+                if outcome.deterministic:
+                    repeated, provenance["deterministic"] = (seed, outcome), True
             else:
                 provenance["repeats_seed"], outcome = repeated
         except Incompatible as reason:

@@ -85,7 +85,7 @@ def with_layer(spec: Spec, where: str, hparams: dict[str, Any], tuned: int = 0) 
     """
     layers = {"defaults": spec.hparams, where: hparams, f"--set of {spec.method}": spec.hparam_overrides}
     settings = _merge(METHODS[spec.method].obj.Config, layers)
-    return Spec(**{**dict(spec), "hparams": settings, "tuned": tuned})
+    return Spec(**{**spec.model_dump(), "hparams": settings, "tuned": tuned})
 
 
 def _method_settings(

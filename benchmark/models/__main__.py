@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.cli.grid import BOARDS
+from benchmark.cli.grid import RUNS
 from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 
@@ -35,7 +35,7 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listed = commands.add_parser("list", help="list the models in a folder of results")
-    listed.add_argument("--out", type=Path, metavar="DIR", default=BOARDS, help="default: leaderboards")
+    listed.add_argument("--out", type=Path, metavar="DIR", default=RUNS, help="default: leaderboards")
     commands.add_parser("show", help="what a model is, as JSON").add_argument("model", type=Path, metavar="MODEL")
     exported = commands.add_parser("export", help="copy a sound model, with what it is as JSON beside it")
     exported.add_argument("model", type=Path, metavar="MODEL")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from benchmark.boards.comparison import Difference, compare
 from benchmark.boards.rows import Row, imbalance
+from benchmark.boards.view import ordered_boards
 from benchmark.measures.imbalance import decode
 from benchmark.registries import LOSSES
 from benchmark.results.record import ClassAccuracy, Result
@@ -165,6 +166,13 @@ def most_and_least(groups: Sequence[Group]) -> list[Group]:
     }
     ordered = sorted((group for group in candidates if group.label in change), key=lambda g: change[g.label])
     return ordered if len(ordered) < 2 else [ordered[0], ordered[-1]]
+
+
+def in_detail(results: Sequence[Result]) -> set[str]:
+    """The keys (``Spec.key``) of the runs whose errors and logged terms a report of all of ``results`` draws."""
+    groups = (group for rows in ordered_boards(results).values() for group in most_and_least(grouped(rows)))
+    rows = (row for group in groups for row in group.rows.values())
+    return {run.spec.key for row in rows for run in row.runs}
 
 
 def runs_of_one_split(row: Row) -> list[Result]:

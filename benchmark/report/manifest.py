@@ -33,24 +33,24 @@ def require_runs(results: Path, dataset: str) -> None:
     Raises:
         InputError: there are no runs of it.
     """
-    known = {path.parts[-3] for path in results.glob("*/*/*.json")}
+    known = {path.relative_to(results).parts[0] for form in ("*/*/*.json", "*/*.jsonl") for path in results.glob(form)}
     if dataset not in known:
         raise InputError(f"{results}: no runs of {dataset!r}; {did_you_mean(dataset, known)}")
 
 
 def inputs(results: Path) -> dict[str, str]:
-    """``<method>+<loss>`` -> one digest of the names and the content of the result files in that folder.
+    """``<method>.jsonl`` -> the digest of that file; of runs, ``<method>+<loss>`` -> one digest of all files there.
 
     Args:
         results: the folder of one data set's results.
     """
-    return {
-        folder.name: digest(
-            b"".join(f"{path.name} {digest(read_bytes(path))}\n".encode() for path in sorted(folder.glob("*.json")))
-        )
-        for folder in sorted(results.glob("*"))
-        if any(folder.glob("*.json"))
-    }
+    files = {path.name: digest(read_bytes(path)) for path in sorted(results.glob("*.jsonl"))}
+    for folder in sorted(results.glob("*")):
+        paths = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".jsonl"))
+        if paths:
+            content = b"".join(f"{path.name} {digest(read_bytes(path))}\n".encode() for path in paths)
+            files[folder.name] = digest(content)
+    return files
 
 
 def write(folder: Path, files: Mapping[str, bytes], made_from: Mapping[str, str], arguments: list[str]) -> None:

@@ -33,7 +33,7 @@ from benchmark.report.analysis import (
     mean_errors,
     most_and_least,
 )
-from benchmark.results.store import read_result
+from benchmark.results.published import stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +109,7 @@ def render(results: Path, dataset: str, methods: Sequence[str], data_root: Path 
     """
     require_libraries()
     manifest.require_runs(results, dataset)
-    runs = [read_result(path) for path in sorted((results / dataset).glob("*/*.json"))]
+    runs = [run for _, run in stored(results, dataset)]
     known = sorted({run.spec.method for run in runs})
     for method in methods:
         if method not in known:

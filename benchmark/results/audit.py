@@ -9,38 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import ValidationError
-from scipy.integrate import trapezoid
 
 from benchmark.api import AUTO
 from benchmark.config import Config
 from benchmark.errors import InputError
-from benchmark.measures.imbalance import decode
+from benchmark.measures.imbalance import decode, is_coarse
 from benchmark.measures.metrics import harmonic_mean
 from benchmark.registries import DATASETS, LOSSES, METHODS
 from benchmark.registry import Registry
 from benchmark.results.record import ClassAccuracy, Evaluation, ImbalanceReport, Result, Selection, SemanticErrors, Spec
-from benchmark.results.store import read_result
+from benchmark.results.store import Stored, read_result
 
 #: Measures that are the same but for the order of a sum differ by less, in percentage points.
 _ROUNDING = 1e-6
 #: What the encoded error matrix may differ from its measures by, as a part of them: it is kept in float16.
 _PRECISION = 0.01
+#: The same of the matrix of the mean errors of several runs, which is kept in 8 bits.
+_COARSELY = 0.03
 #: Errors that are smaller are rounding, and the encoded matrix may hold them as 0: those of a single semantic are.
 _LEAST_ERROR = 4e-9
 #: What a thinned curve may lack of its area, in percentage points.
 _THINNED = 0.5
-
-
-class Stored(NamedTuple):
-    """A result and the file that it was read from."""
-
-    path: Path
-    result: Result
 
 
 def read_all(paths: Iterable[Path]) -> tuple[list[Stored], list[str]]:
@@ -72,12 +67,12 @@ def audit(results: Sequence[Stored], boards: Sequence[Result] | None = None) -> 
     """
     context = _Context(boards or [])
     lines = []
-    for path, result in results:
+    for place, result in results:
         problems = [*_of_spec(result.spec), *_of_provenance(result), *_of_measures(result), *context.of_place(result)]
         if boards is not None:
             problems += context.of_data(result.spec)
-        lines += [f"{path}: {problem}" for problem in problems]
-    return lines
+        lines += [f"{place}: {problem}" for problem in problems]
+    return lines + _of_mean_errors(results)
 
 
 def _of_spec(spec: Spec) -> Iterator[str]:
@@ -133,16 +128,15 @@ def _of_measures(result: Result) -> Iterator[str]:
 
 def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
     metrics, per_class = evaluation.metrics, evaluation.per_class
-    percents = metrics.model_dump(exclude={"gamma"})
+    for name, value in metrics.model_dump(exclude={"gamma"}).items():
+        if not _is_percent(value):
+            yield f"{name} must be a percentage in 0..100, got {value:g} instead"
     for c in per_class:
-        percents |= {
-            f"per_class {c.name} {name}": value for name in _COLUMNS if (value := getattr(c, name)) is not None
-        }
+        for name in _COLUMNS:
+            if (percent := getattr(c, name)) is not None and not _is_percent(percent):
+                yield f"per_class {c.name} {name} must be a percentage in 0..100, got {percent:g} instead"
         if c.seen and c.T1 is not None:
             yield f"per_class {c.name} is a seen class, which has no T1"
-    for name, value in percents.items():
-        if not -_ROUNDING <= value <= 100 + _ROUNDING:
-            yield f"{name} must be a percentage in 0..100, got {value:g} instead"
     for suffix in ("", "_calibrated"):
         u, s, h = (getattr(metrics, f"{name}{suffix}") for name in "USH")
         if abs(harmonic_mean(u, s) - h) > _ROUNDING:
@@ -151,18 +145,28 @@ def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
         low, high = u * s / 100, (100 * u + (100 - u) * s) / 100
         if not low - _ROUNDING <= metrics.AUSUC <= high + _ROUNDING:
             yield f"AUSUC must be in {low:.2f}..{high:.2f} with such U{suffix} and S{suffix}, got {metrics.AUSUC:.2f}"
+    parts = {seen: [c for c in per_class if c.seen is seen] for seen in (False, True)}
     for name, (seen, column) in _MEANS.items():
-        values = [value for c in per_class if c.seen == seen and (value := getattr(c, column)) is not None]
+        values = [value for c in parts[seen] if (value := getattr(c, column)) is not None]
         mean, stated = sum(values) / max(len(values), 1), getattr(metrics, name)
         if abs(mean - stated) > _ROUNDING:
             yield f"{name} must be the mean over classes, {mean:.4f}, got {stated:.4f} instead"
     if evaluation.curve:
         curve = evaluation.curve
-        area = trapezoid(curve.seen, curve.unseen) / 100 if len(curve.seen) == len(curve.unseen) else np.nan
+        same_length = len(curve.seen) == len(curve.unseen)
+        area = (
+            float(torch.trapezoid(torch.tensor(curve.seen), torch.tensor(curve.unseen))) / 100
+            if same_length
+            else np.nan
+        )
         if not abs(area - metrics.AUSUC) <= _THINNED:
             yield f"the area under the curve must be AUSUC, {metrics.AUSUC:.2f}, got {area:.2f} instead"
     if evaluation.imbalance:
         yield from _of_imbalance(evaluation.imbalance, np.array([c.seen for c in evaluation.per_class]))
+
+
+def _is_percent(value: float) -> bool:
+    return -_ROUNDING <= value <= 100 + _ROUNDING
 
 
 _COLUMNS = ("T1", "gzsl", "calibrated")
@@ -186,7 +190,7 @@ def _of_imbalance(report: ImbalanceReport, seen: npt.NDArray[np.bool_]) -> Itera
             yield f"imbalance.{part}.spread must be std / mean = {spread:.4f}, got {found.spread} instead"
         if found.r is not None and not abs(found.r) <= 1 + _ROUNDING:
             yield f"imbalance.{part}.r must be in -1..1, got {found.r:g} instead"
-    if report.errors is None:
+    if report.errors is None or is_coarse(report.errors):
         return
     try:
         errors = decode(report.errors).numpy()
@@ -196,14 +200,45 @@ def _of_imbalance(report: ImbalanceReport, seen: npt.NDArray[np.bool_]) -> Itera
     if len(errors) != len(seen):
         yield f"imbalance.errors must have a row for each of {len(seen)} classes, got {len(errors)} instead"
         return
-    errors = errors[:, ~np.isnan(errors).all(axis=0)]
-    for part, rows in (("seen", errors[seen]), ("unseen", errors[~seen])):
-        per_semantic = rows[~np.isnan(rows).all(axis=1)].mean(axis=0)
+    for part, per_semantic in _per_semantic(errors, seen).items():
         for name, value in (("mean", per_semantic.mean()), ("std", per_semantic.std())):
             stated = getattr(parts[part], name)
             tolerance = _LEAST_ERROR + _PRECISION * max(abs(stated), float(per_semantic.mean()))
             if not abs(value - stated) <= tolerance:
                 yield f"imbalance.{part}.{name} must be that of the error matrix, {value:.3g}, got {stated:.3g} instead"
+
+
+def _per_semantic(errors: npt.NDArray[np.float64], seen: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.float64]]:
+    """The mean error of each semantic over the classes of a part that have images."""
+    errors = errors[:, ~np.isnan(errors).all(axis=0)]
+    parts = {"seen": errors[seen], "unseen": errors[~seen]}
+    return {part: rows[~np.isnan(rows).all(axis=1)].mean(axis=0) for part, rows in parts.items()}
+
+
+def _of_mean_errors(results: Sequence[Stored]) -> list[str]:
+    """A line for each matrix of the mean errors of several runs that is not theirs."""
+    cells: dict[str, list[tuple[Path | str, Evaluation, ImbalanceReport]]] = {}
+    for place, result in results:
+        evaluation = result.evaluation
+        if evaluation and (report := evaluation.imbalance) and report.errors and is_coarse(report.errors):
+            cells.setdefault(result.spec.key, []).append((place, evaluation, report))
+    lines = []
+    for cell in cells.values():
+        place, evaluation, first = cell[0]
+        seen = np.array([c.seen for c in evaluation.per_class])
+        try:
+            errors = decode(first.errors or {}).numpy()
+            if len(errors) != len(seen):
+                raise ValueError(f"must have a row for each of {len(seen)} classes, got {len(errors)} instead")
+        except ValueError as error:
+            lines.append(f"{place}: imbalance.errors: {error}")
+            continue
+        for part, per_semantic in _per_semantic(errors, seen).items():
+            stated = float(np.mean([getattr(report, part).mean for _, _, report in cell]))
+            value = float(per_semantic.mean())
+            if not abs(value - stated) <= _LEAST_ERROR + _COARSELY * max(value, stated):
+                lines.append(f"{place}: the error matrix must have the runs' {part} mean {stated:.3g}, got {value:.3g}")
+    return lines
 
 
 def _of_selection(result: Result, selection: Selection, evaluation: Evaluation) -> Iterator[str]:
@@ -212,6 +247,9 @@ def _of_selection(result: Result, selection: Selection, evaluation: Evaluation) 
         yield f"selection.on must not be {selection.on} in the {result.spec.protocol} protocol"
     if selection.gamma != evaluation.metrics.gamma:
         yield f"gamma must be the selected one, {selection.gamma:g}, got {evaluation.metrics.gamma:g} instead"
+    units = [row.get("epoch", row.get("candidate")) for row in selection.history]
+    if units != list(range(1, 1 + len(units))):
+        yield "selection.history must number its epochs or candidates from 1"
     values = [row.get(f"held-out {selection.criterion}", -np.inf) for row in selection.history]
     if not values or not 1 <= selection.choice <= len(values):
         yield f"selection.choice must be one of the {len(values)} rows of its history, got {selection.choice} instead"
@@ -244,28 +282,32 @@ class _Context:
         """Whether it is the only one of its kind, no copy, and of the same classes as others of its data."""
         spec = result.spec
         row = self._rows.setdefault((spec.dataset, spec.method, spec.loss, spec.key), {})
-        if result.seed in row:
-            content = "the same" if row[result.seed] == result else "other"
-            yield f"a run with these settings and seed is there already, with {content} content"
+        if (earlier := row.get(result.seed)) and earlier.status == "ok":
+            if _content(earlier) != _content(result):
+                yield (
+                    "a run with these settings and seed is there already, with other content; what is published first "
+                    "stays"
+                )
             return
         original = result.provenance.get("repeats_seed")
         if result.cost and original is None:
             for seed, other in row.items():
                 if other.cost == result.cost and "repeats_seed" not in other.provenance:
                     yield f"it has the times of seed {seed} to the last digit: a copy"
+        repeated = next((other for other in row.values() if other.deterministic or other.seed == original), None)
         row[result.seed] = result
         if result.evaluation is None:
             return
-        repeated = row.get(original) if original is not None else None
-        if repeated and repeated.evaluation != result.evaluation:
-            yield f"it must repeat seed {original}, as provenance.repeats_seed says, and has other measures"
+        if repeated and (result.deterministic or repeated.deterministic) and _measures(repeated) != _measures(result):
+            yield f"it must repeat seed {repeated.seed}, as no random number was drawn, and has other measures"
         per_class = result.evaluation.per_class
         for partition, classes in (("", _names(per_class)), (spec.partition, _division(per_class))):
             known = self._classes.setdefault((spec.dataset, spec.revision, partition), classes)
             if known != classes:
                 yield (
                     f"per_class must have the {len(known)} classes of {spec.dataset}, revision {spec.revision}, split "
-                    f"{spec.partition}, each seen or unseen as in other runs; got {len(classes)} that differ"
+                    f"{spec.partition}, each seen or unseen and in its place as in other runs; got {len(classes)} that "
+                    "differ"
                 )
                 break
 
@@ -282,6 +324,18 @@ class _Context:
             yield f"spec.revision {spec.revision} is not that of {spec.dataset} here, {' or '.join(sorted(known))}"
 
 
+def _measures(result: Result) -> object:
+    """What a run came to, but for what published boards leave out."""
+    if (evaluation := result.evaluation) is None:
+        return None
+    return evaluation.metrics, [(c.name, c.T1, c.gzsl, c.calibrated) for c in evaluation.per_class]
+
+
+def _content(result: Result) -> object:
+    """What tells two runs of the same settings and seed apart."""
+    return result.status, result.error, result.cost, result.provenance.get("started"), _measures(result)
+
+
 def _data(spec: Spec) -> tuple[str, str, str]:
     return spec.dataset, spec.features, repr(sorted(spec.dataset_options.items()))
 
@@ -291,4 +345,4 @@ def _names(per_class: Sequence[ClassAccuracy]) -> tuple[str, ...]:
 
 
 def _division(per_class: Sequence[ClassAccuracy]) -> tuple[str, ...]:
-    return tuple(sorted(f"{c.name} {c.seen}" for c in per_class))
+    return tuple(f"{c.name} {c.seen}" for c in per_class)

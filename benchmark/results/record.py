@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,9 @@ SCHEMA_VERSION = 1
 #: old files are valid under (a new optional field) needs no new version; a new setting must leave old keys alone, as
 #: ``Spec.key`` does with ``tuned``, and as a method's ``Config`` does with ``exclude_if`` (see ``GradientConfig``).
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+#: Where the settings lie that published runs were tuned to.
+PUBLISHED_SETTINGS = "leaderboards/tuned"
 
 JsonDict = Annotated[dict[str, Any], AfterValidator(_as_json)]
 
@@ -78,7 +82,7 @@ class Spec(Record):
     tuned: int = Field(0, ge=0)
     profile: Profile | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """12 hex digits that identify the complete settings, however the user gave them.
 
@@ -90,6 +94,12 @@ class Spec(Record):
         if not self.profile:
             del content["profile"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Spec:
+        """A copy with a key of its own: a cached one would be copied along."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)
+        return copied
 
     @property
     def options(self) -> list[str]:
@@ -109,7 +119,7 @@ class Spec(Record):
         if self.profile:
             words += ["--profile", self.profile]
         if self.tuned:
-            words += ["--tuned"]
+            words += ["--tuned", PUBLISHED_SETTINGS]
         if self.protocol != "strict":
             words += ["--protocol", self.protocol]
         if self.partition_index is not None:
@@ -149,13 +159,17 @@ class Metrics(Record):
 
 
 class ClassAccuracy(Record):
-    """Accuracies class by class, in percent; None for a class without test images, and T1 for a seen class."""
+    """Accuracies class by class, in percent; None for a class without test images, and T1 for a seen class.
+
+    ``images`` is the number of the class's test images; older results have none.
+    """
 
     name: str
     seen: bool
     T1: float | None
     gzsl: float | None
     calibrated: float | None
+    images: int | None = Field(None, ge=0)
 
 
 class SemanticErrors(Record):
@@ -261,6 +275,11 @@ class Result(Record):
         """The method's complete settings as it was run with them."""
         return {**self.spec.hparams, **self.derived}
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether every other seed comes to the same: no random number was drawn."""
+        return bool(self.provenance.get("deterministic")) or "repeats_seed" in self.provenance
+
     @model_validator(mode="before")
     @classmethod
     def _migrated(cls, content: Any) -> Any:
@@ -274,6 +293,18 @@ class Result(Record):
         if (self.status == "ok") != all((self.evaluation, self.selection, self.cost)):
             raise ValueError("evaluation, selection and cost must be there if and only if status is ok")
         return self
+
+
+class PublishedResult(Result):
+    """A run as published boards hold it, with what they, the page and reports use (``benchmark.results.compact``)."""
+
+
+def without_repetitions(runs: Sequence[Result]) -> list[Result]:
+    """The runs of a cell that are ok, or the one of them that the others repeat: it is ``deterministic`` then."""
+    if not any(run.deterministic for run in runs):
+        return list(runs)
+    first = min(runs, key=lambda run: "repeats_seed" in run.provenance)
+    return [first.model_copy(update={"provenance": {**first.provenance, "deterministic": True}})]
 
 
 def _ranges(seeds: Iterable[int]) -> list[str]:

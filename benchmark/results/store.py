@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from glob import escape
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import ValidationError
 
@@ -17,6 +17,13 @@ from benchmark.results.record import Result, Spec
 Fit = Literal["select", "refit"]
 #: The end of the names of kept models.
 MODEL_SUFFIX = ".safetensors"
+
+
+class Stored(NamedTuple):
+    """A result and where it was read: a file, and the number of its line where it has several."""
+
+    place: Path | str
+    result: Result
 
 
 class Store:
@@ -93,7 +100,16 @@ class Store:
 
     def __iter__(self) -> Iterator[Result]:
         """All stored results, in the order of their paths."""
-        return map(self._at, sorted(self.folder.glob("*/*/*.json")))
+        return (result for _, result in self.stored())
+
+    def stored(self, dataset: str | None = None) -> list[Stored]:
+        """All stored results, or those of one data set, in the order of their paths.
+
+        Raises:
+            InputError: one is broken.
+        """
+        paths = sorted(self.folder.glob(f"{escape(dataset) if dataset else '*'}/*/*.json"))
+        return [Stored(path, self._at(path)) for path in paths]
 
     def _at(self, path: Path) -> Result:
         identity = _identity(path)

@@ -74,5 +74,5 @@ def test_results_lie_in_the_working_folder_wherever_the_suite_is_installed(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("leaderboards/results/awa2-sim/*/*.json"))) == 1
-    assert (tmp_path / "leaderboards" / "README.md").is_file()
+    assert len(list(tmp_path.glob("runs/results/awa2-sim/*/*.json"))) == 1
+    assert (tmp_path / "runs" / "README.md").is_file()

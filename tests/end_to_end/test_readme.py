@@ -22,8 +22,7 @@ def test_the_main_command_ends_in_a_table_of_three_stand_ins(command: Command, t
     (line,) = [block for block in blocks("sh") if "pip install -e ." in block and "zsl run" in block]
     arguments = shlex.split(line.split("&&")[1])
     assert arguments[:2] == ["zsl", "run"]
-    arguments[arguments.index("--out") + 1] = str(tmp_path / "runs")
-    done = command("benchmark.cli.zsl", *arguments[1:], "--seeds", "0")
+    done = command("benchmark.cli.zsl", *arguments[1:], "--seeds", "0", "--out", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "quiet in a pipe"
     for name in ("cub-sim", "sun-sim", "awa2-sim", "SIMULATED", "remse"):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.stats import chi2, ttest_rel
 
-from benchmark.boards.comparison import bootstrap, comparisons, ranking, rankings
+from benchmark.boards.comparison import bootstrap, compare, comparisons, ranking, rankings
 from benchmark.boards.rows import Row, boards, metric
 from benchmark.results.record import Result
-from tests.reference.leaderboards import PROVENANCE, repeated, result, seeds
+from tests.reference.leaderboards import repeated, result, seeds
 
 # Bootstrap ------------------------------------------------------------------------------------------------------------
 
@@ -104,10 +104,23 @@ def test_remse_is_compared_with_its_control_where_there_is_one() -> None:
     assert pairs(controls=True) == {(loss, "mse") for loss in others} | {("remse", "mse-matched")}
 
 
-def test_runs_that_repeat_another_took_no_time() -> None:
+def test_a_method_that_draws_no_random_number_is_one_run() -> None:
     (row,) = rows_of(repeated(3, "eszsl", "mse"))
-    assert (len(row.runs), [run.seed for run in row.fitted.runs]) == (3, [0])
-    assert "repeats_seed" not in PROVENANCE
+    assert (row.deterministic, [run.seed for run in row.runs]) == (True, [0])
+    assert row.summary(metric("T1")) == (50.0, None)
+
+
+def test_a_deterministic_row_is_compared_at_every_seed_of_the_other() -> None:
+    ours, theirs = rows_of(repeated(3, "gfzsl", "none", T1=53.0), seeds(3, "gfzsl", "mse"))
+    for one, other, sign in ((ours, theirs, 1), (theirs, ours, -1)):
+        found = compare(one, other, metric("T1"))
+        assert found
+        assert found.pairs == theirs.pairs
+        expected = ttest_rel([53.0] * 3, [run.evaluation.metrics.T1 for run in theirs.runs if run.evaluation])
+        assert found.p == pytest.approx(expected.pvalue)
+        mean = theirs.summary(metric("T1"))
+        assert mean
+        assert found.mean == pytest.approx(sign * (53.0 - mean.mean))
 
 
 # Rankings -------------------------------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from benchmark.engine.runs import SelectionRun
 from benchmark.engine.search import SearchJob
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS, METHODS
-from benchmark.results.audit import Stored, audit
+from benchmark.results.audit import audit
 from benchmark.results.record import Result
+from benchmark.results.store import Stored
 from tests.reference.cells import cell_of, register_toys, spec_of
 from tests.reference.toy import CPU, ToyDataset, ToyMethod, make_train, register
 

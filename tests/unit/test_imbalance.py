@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from torch import Tensor
 
-from benchmark.measures.imbalance import Imbalance, decode, encode, error_matrix, summarise
+from benchmark.measures.imbalance import (
+    Imbalance,
+    decode,
+    encode,
+    encode_coarsely,
+    error_matrix,
+    is_coarse,
+    summarise,
+)
 
 untimed = settings(deadline=None)  # a loaded machine fails no test
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -267,6 +275,28 @@ def test_encoding_is_small() -> None:
 def test_errors_that_float16_roots_cannot_hold_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match=r"errors must be in 0\.\.4\.29e9, got"):
         encode(torch.tensor([[0.0, bad]]))
+
+
+@untimed
+@given(seeds, st.integers(0, 8), st.integers(1, 9), st.sampled_from([1.0, 1e-3, 1e-6]))
+def test_a_coarse_encoding_is_right_within_three_percent_and_stays(seed: int, n_classes: int, n: int, scale: float):
+    rng = np.random.default_rng(seed)
+    errors = torch.from_numpy(scale * 10.0 ** rng.uniform(-5, 0, (n_classes, n)))
+    errors[rng.random(n_classes) < 0.3] = torch.nan
+    encoded = json.loads(json.dumps(encode_coarsely(errors), allow_nan=False))
+    assert is_coarse(encoded)
+    assert not is_coarse(encode(errors))
+    torch.testing.assert_close(decode(encoded), errors, rtol=0.03, atol=0, equal_nan=True)
+    assert encode_coarsely(decode(encoded)) == encoded
+
+
+def test_a_coarse_encoding_keeps_what_is_no_error_and_leaves_out_what_is_hardly_one() -> None:
+    errors = torch.tensor([[0.0, 1e-9, 1.0, torch.nan]]).double()
+    assert decode(encode_coarsely(errors)).nan_to_num(-1).tolist() == [[0.0, 0.0, 1.0, -1.0]]
+    assert decode(encode_coarsely(0 * errors)).nan_to_num(-1).tolist() == [[0.0, 0.0, 0.0, -1.0]]
+    for bad in (-1.0, torch.inf):
+        with pytest.raises(ValueError, match="errors must be finite and not negative"):
+            encode_coarsely(torch.tensor([[0.5, bad]]))
 
 
 GOOD = encode(torch.ones(2, 3))

@@ -584,7 +584,7 @@ def test_csv_and_json_hold_what_the_rows_are(out: Path, capsys: pytest.CaptureFi
         assert {name: record[name] for name in board.record()} == board.record()
         summary = row.summary(metric("H_calibrated"))
         assert (record["H_calibrated_mean"], record["H_calibrated_std"]) == (summary or (None, None))
-        assert (record["fit_s_mean"], record["fit_s_std"]) == (row.fitted.summary(cost("fit_s")) or (None, None))
+        assert (record["fit_s_mean"], record["fit_s_std"]) == (row.summary(cost("fit_s")) or (None, None))
         assert (record["runs"], record["loss"]) == (len(row.runs), row.spec.loss_label)
     lines = list(csv.DictReader(printed["csv"].splitlines()))
     assert [list(line) for line in lines] == [list(record) for record in records]

@@ -21,8 +21,9 @@ from benchmark.engine.settings import make_spec
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS, METHODS
 from benchmark.report.attention import distinctive
-from benchmark.results.audit import Stored, audit
+from benchmark.results.audit import audit
 from benchmark.results.record import Result
+from benchmark.results.store import Stored
 from tests.reference.odd_data import ATTRIBUTES, TEST_SEEN, TRAINVAL, Odd, odd, odd_folders
 from tests.reference.toy import TINY
 from tests.reference.xlsa17 import cache_folder

@@ -100,7 +100,8 @@ GROUPS = {
         "Accuracy",
         "In percent. T1: unseen classes alone. U, S: unseen and seen classes, with all of them as candidates; H: their "
         "harmonic mean. cal.: calibrated, the scores of seen classes lowered by a gamma from validation (literature "
-        "protocol: from test). Bold: the best of a column among the rows of this board with the most runs.",
+        "protocol: from test). Bold: the best of a column among the rows of this board with the most runs, and those "
+        "of methods that draw no random number, which have one.",
     ),
     "difference": (
         f"Difference to {LOSSES.reference}",
@@ -111,8 +112,7 @@ GROUPS = {
     "seen": ("Imbalance, seen classes", _ERRORS_NOTE.format("seen")),
     "cost": (
         "Time and memory",
-        "As measured on whatever machine made the runs: comparable on one machine only. A method that draws no random "
-        "number is fitted once.",
+        "As measured on whatever machine made the runs: comparable on one machine only.",
     ),
 }
 
@@ -211,8 +211,6 @@ def _link(run: Result) -> str:
 
 def _values(row: Row, column: Column) -> list[Any] | None:
     """Mean, deviation, and the value of each run."""
-    if column.group == "cost":
-        row = row.fitted
     if not (summary := row.summary(column.measure)):
         return None
     std = None if summary.std is None else round(summary.std, column.digits)
