@@ -16,7 +16,7 @@ from benchmark.files import write_whole
 from benchmark.registries import LOSSES, METHODS
 from benchmark.report.analysis import Group, grouped, median_run
 from benchmark.report.canvas import render, styles
-from benchmark.results.store import Store
+from benchmark.results.published import stored
 
 PICTURE = Path(__file__).with_suffix(".png")
 RESULTS = Path("leaderboards") / "results"
@@ -31,7 +31,7 @@ def rows() -> list[tuple[Group, Row]]:
     """The methods of the board without a regression loss and with default settings, the largest AUSUC first."""
     found = [
         rows
-        for board, rows in boards(Store(RESULTS)).items()
+        for board, rows in boards(result for _, result in stored(RESULTS, DATASET)).items()
         if (board.dataset, board.features, board.protocol, board.partition) == (DATASET, FEATURES, PROTOCOL, "proposed")
     ]
     (board,) = found

@@ -35,7 +35,7 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listed = commands.add_parser("list", help="list the models in a folder of results")
-    listed.add_argument("--out", type=Path, metavar="DIR", default=RUNS, help="default: leaderboards")
+    listed.add_argument("--out", type=Path, metavar="DIR", default=RUNS, help="default: runs")
     commands.add_parser("show", help="what a model is, as JSON").add_argument("model", type=Path, metavar="MODEL")
     exported = commands.add_parser("export", help="copy a sound model, with what it is as JSON beside it")
     exported.add_argument("model", type=Path, metavar="MODEL")

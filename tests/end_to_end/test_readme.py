@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from benchmark.boards.rows import boards, metric
-from benchmark.results.store import Store
+from benchmark.results.published import stored
 
 from .conftest import ROOT, Command
 
@@ -71,12 +71,13 @@ def test_it_is_short_and_its_pages_are_there() -> None:
 def test_its_table_says_what_the_boards_say() -> None:
     lines = re.findall(r"^\| \[(\w+)\]\(leaderboards/\w+\.md\) \|(.*)\|$", README, re.MULTILINE)
     assert lines
-    store = Store(ROOT / "leaderboards" / "results")
     for dataset, cells in lines:
         features, method, loss, n, *figures = (cell.strip() for cell in cells.split("|"))
         found = [
-            row.fitted
-            for board, rows in boards(store.of_method(dataset, method)).items()
+            row
+            for board, rows in boards(
+                run for _, run in stored(ROOT / "leaderboards" / "results", dataset) if run.spec.method == method
+            ).items()
             for row in rows
             if (board.features, board.protocol, row.spec.loss_label) == (features, "strict", loss)
             and not (row.spec.tuned or row.spec.hparam_overrides)
