@@ -16,6 +16,8 @@ from benchmark.errors import InputError
 
 #: The folder that the suite's packages lie in: the root of the repository, where it is not installed elsewhere.
 ROOT = Path(__file__).resolve().parent.parent
+#: The end of the names of kept models.
+MODEL_SUFFIX = ".safetensors"
 #: The end of the name of a file that is being written.
 _UNFINISHED = ".tmp"
 #: Where files lie that are written together, once all of them are there.

@@ -46,8 +46,8 @@ def _parser() -> Parser:
 def _list(arguments: argparse.Namespace) -> int:
     from tabulate import tabulate
 
+    from benchmark.files import MODEL_SUFFIX
     from benchmark.models.file import read
-    from benchmark.results.store import MODEL_SUFFIX
 
     if not arguments.out.is_dir():
         raise InputError(f"--out {arguments.out}: must be a folder of results, and there is none")
@@ -71,8 +71,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from benchmark.files import read_bytes, write_whole
-    from benchmark.results.store import MODEL_SUFFIX
+    from benchmark.files import MODEL_SUFFIX, read_bytes, write_whole
 
     if arguments.to.suffix != MODEL_SUFFIX:
         raise InputError(f"{arguments.to}: must be a name that ends in {MODEL_SUFFIX}")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmark.cli.grid import BOARDS
 from benchmark.errors import exit_code
+from benchmark.files import MODEL_SUFFIX
 from benchmark.registries import LOSSES, default_data_root, load_plugins
 from benchmark.report import manifest
-from benchmark.results.store import MODEL_SUFFIX
 
 
 def main(argv: Sequence[str] | None = None) -> int:

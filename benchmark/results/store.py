@@ -10,13 +10,11 @@ from typing import Literal, NamedTuple, get_args
 from pydantic import ValidationError
 
 from benchmark.errors import InputError
-from benchmark.files import read_bytes, write_whole
+from benchmark.files import MODEL_SUFFIX, read_bytes, write_whole
 from benchmark.results.record import Result, Spec
 
 #: The fits of a run: one is selected on held-out images, the other is refitted on all of trainval.
 Fit = Literal["select", "refit"]
-#: The end of the names of kept models.
-MODEL_SUFFIX = ".safetensors"
 
 
 class Stored(NamedTuple):
