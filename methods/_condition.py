@@ -16,3 +16,8 @@ def mean_and_scale(attributes: Tensor, n_seen: int) -> tuple[Tensor, Tensor]:
     seen = attributes[:n_seen]
     mean = seen.mean(0)
     return mean, (seen - mean).square().mean().sqrt().clamp_min(1e-12)
+
+
+def unit_mean_square(attributes: Tensor) -> Tensor:
+    """(C, A) ``attributes`` of unit norm, times the root of their number."""
+    return attributes * float(attributes.shape[1] ** 0.5)

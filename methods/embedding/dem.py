@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Method, Run, Slot, TrainData
+from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import GradientConfig, linear, minimise
-from methods._condition import Condition, mean_and_scale
+from methods._condition import Condition, mean_and_scale, unit_mean_square
 from methods._cosine import cosines
+from methods.embedding._prototypes import PrototypeMethod, penalty
 
 
 @METHODS.register(
@@ -23,15 +24,10 @@ from methods._cosine import cosines
     year=2017,
     source="Zhang et al., Learning a Deep Embedding Model for Zero-Shot Learning, CVPR 2017, arXiv 1611.05088",
 )
-class DEM(Method):
+class DEM(PrototypeMethod):
     """f(a) = ReLU(W2 ReLU(W1 a + b1) + b2) is pulled to the features: mean (f(a_y) - x)^2 + l2/2 * ||parameters||^2.
 
-    Its own regression runs from attributes to features, where no semantics are predicted. So the slot is a linear
-    decoder g from features to attributes, which with a loss is trained along: regression(g(x), a_y) on the real
-    features trains g, and regression(g(f(a_y)), a_y) on the prototypes asks of f that its prototypes can be told apart
-    by the same semantics. Without the second term g would never reach the classifier. The loss sees the two in turn, so
-    that a ReMSE with a memory (``window``) mixes both in it. The decoder is no part of ``none``, which predicts no
-    semantics.
+    The attributes are regressed by a decoder of features and prototypes (see ``PrototypeMethod``).
 
     Ours against the release (lzrobots/DeepEmbeddingModel_ZSL):
 
@@ -75,7 +71,6 @@ class DEM(Method):
         condition: Condition = "unit"
 
     config: Config
-    semantics_need_loss = True
 
     def __init__(self, meta: Meta, config: Config, rng: torch.Generator) -> None:
         super().__init__(meta, config, rng)
@@ -94,9 +89,8 @@ class DEM(Method):
             # Images of a class share its prototype: f is computed once for each class of the batch.
             classes, of_image = y.unique(return_inverse=True)
             prototypes = self.prototypes(self.attributes[classes])
-            penalty = sum(parameter.square().sum() for parameter in self.net.parameters())
-            regression = slot(self.decoder(prototypes)[of_image], y) + slot(self.decoder(x), y)
-            return F.mse_loss(prototypes[of_image], x) + self.config.l2 / 2 * penalty + regression
+            regression = self.regression(slot, x, y, prototypes, of_image)
+            return F.mse_loss(prototypes[of_image], x) + self.config.l2 / 2 * penalty(self.net) + regression
 
         minimise(self, objective, data, slot, run)
 
@@ -107,21 +101,12 @@ class DEM(Method):
         # A product of matrices in place of a distance for each pair: ||x||^2 is the same for all classes.
         return 2 * x @ prototypes.T - prototypes.square().sum(1)
 
-    def semantics(self, x: Tensor) -> Tensor:  # noqa: D102
-        attributes: Tensor = self.decoder(x)
-        return attributes
-
     def take_classes(self, attributes: Tensor, rng: torch.Generator) -> None:  # noqa: ARG002, D102
         self.attributes = self._conditioned(attributes)
-
-    def prototypes(self, attributes: Tensor) -> Tensor:
-        """(C, D) the visual prototypes f(a) of (C, A) ``attributes`` as they enter f, with a mean square of 1."""
-        features: Tensor = self.net(attributes)
-        return features
 
     def _conditioned(self, attributes: Tensor) -> Tensor:
         """(C, A) the attributes of all classes as they enter f."""
         if self.config.condition == "unit":
-            return attributes * float(self.meta.n_attributes**0.5)
+            return unit_mean_square(attributes)
         mean, scale = mean_and_scale(attributes, self.meta.n_seen)
         return (attributes - mean) / scale
