@@ -395,7 +395,7 @@ class Run(ABC):
         patience: int,
         *,
         every: int = 1,
-        ready: Callable[[], None] | None = None,
+        ready: Mapping[str, Callable[[], None]] | None = None,
         state: Sequence[Stateful] | None = None,
     ) -> Iterator[int]:
         """Iterate over epochs 1..n; when the loop ends, ``method`` holds the state that was selected.
@@ -405,7 +405,8 @@ class Run(ABC):
             n: the most epochs.
             patience: stop after this many evaluations without improvement.
             every: evaluate after every this many epochs.
-            ready: called before each evaluation and at the end, for a method that has to get ready to score.
+            ready: name -> a way to get ready to score, for a method that has to. An evaluation calls each of them, and
+                the method is as good as the best of them; that one is called at the end.
             state: what the loop's body changes beside the method, the slot's loss, the run's random numbers and
                 optimisers, all of them made before the loop. Given, if only as ``()``, a fit whose process was killed
                 goes on where a checkpoint was; None: it cannot, and begins anew.
@@ -474,6 +475,11 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.meta = meta
         self.config = config
+
+    @classmethod
+    def selected_by(cls, settings: Mapping[str, Any]) -> Criterion:  # noqa: ARG003
+        """The ``criterion`` under the given ``settings``, by name; those at their defaults may be absent."""
+        return cls.criterion
 
     @abstractmethod
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:

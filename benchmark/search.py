@@ -120,8 +120,9 @@ def _criteria(cells: Sequence[Cell]) -> str:
     from benchmark.registries import METHODS
 
     methods: dict[Criterion, list[str]] = {}
-    for name in dict.fromkeys(cell.spec.method for cell in cells):
-        methods.setdefault(METHODS[name].obj.criterion, []).append(name)
+    for cell in {cell.spec.method: cell for cell in cells}.values():
+        name, settings = cell.spec.method, cell.spec.hparams
+        methods.setdefault(METHODS[name].obj.selected_by(settings), []).append(name)
     first, *others = sorted(methods)
     return first + "".join(f" ({other} of {', '.join(methods[other])})" for other in others)
 

@@ -249,7 +249,7 @@ class _Experiment:
 
     def refit(self, seed: int, selecting: SelectionRun) -> _Fitted:
         """Fit on all of trainval, as far as the selection chose."""
-        run = RefitRun(self.device, seed, self._title(seed, "refit"), selecting.choice)
+        run = RefitRun(self.device, seed, self._title(seed, "refit"), selecting.choice, selecting.way)
         return self._fit(self.trainval.data, run, "refit")
 
     def _select(self, seed: int, data: TrainData, images: HeldOut) -> tuple[SelectionRun, _Fitted]:
@@ -281,6 +281,7 @@ class _Experiment:
         identity = {
             "fit": fit,
             "choice": run.choice,
+            "way": run.way,
             "seed": run.seed,
             "spec": cell.spec.model_dump(mode="json"),
             "code": code,

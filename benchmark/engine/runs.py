@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import torch
@@ -30,6 +30,8 @@ CRITERIA: dict[Criterion, Callable[[Curve], float]] = {
     "AUSUC": lambda found: found.ausuc,
     "H": lambda found: found.at(0.0).harmonic,
 }
+#: The one way to get ready to score of a method that always is.
+AS_IT_IS: Mapping[str, Callable[[], None]] = {"": lambda: None}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class _Loop(Generic[T]):
     options: Sequence[T]
     patience: int
     every: int = 1
-    ready: Callable[[], None] = lambda: None
+    ready: Mapping[str, Callable[[], None]] = field(default_factory=lambda: AS_IT_IS)
     state: Sequence[Stateful] | None = None
 
 
@@ -94,10 +96,10 @@ class _Run(Run):
         patience: int,
         *,
         every: int = 1,
-        ready: Callable[[], None] | None = None,
+        ready: Mapping[str, Callable[[], None]] | None = None,
         state: Sequence[Stateful] | None = None,
     ) -> Iterator[int]:
-        return self._once(method, _Loop("epoch", range(1, n + 1), patience, every, ready or (lambda: None), state))
+        return self._once(method, _Loop("epoch", range(1, n + 1), patience, every, ready or AS_IT_IS, state))
 
     def candidates(self, method: Method, options: Sequence[T]) -> Iterator[T]:
         return self._once(method, _Loop("candidate", options, len(options)))
@@ -193,8 +195,9 @@ class SelectionRun(_Run):
     """Scores the method on held-out images after each choice and keeps the best state.
 
     Attributes:
-        criterion: what the method is selected by, as its class says.
+        criterion: what the method is selected by, as its class says of its settings.
         choice: how many options were gone through up to the best one; a ``RefitRun`` repeats it.
+        way: the place, from 0, of the way to get ready by which that one did best, among those of the method.
         value: the criterion of the best state, in percent.
         curve: its seen-unseen curve, from which gamma is chosen.
     """
@@ -204,6 +207,7 @@ class SelectionRun(_Run):
         self._held_out = held_out
         self.criterion = CRITERION
         self.choice = 0
+        self.way = 0
         self.value = -math.inf
         self.curve: Curve | None = None
         self._worse = 0
@@ -219,14 +223,19 @@ class SelectionRun(_Run):
         number = len(self.history)
         if number % loop.every and number != len(loop.options):
             return
-        loop.ready()
-        self.criterion = method.criterion
-        found = curve(method, self._held_out)
-        row[f"held-out {self.criterion}"] = value = CRITERIA[self.criterion](found)
+        self.criterion = method.selected_by(method.config.model_dump())
         self._worse += 1
-        if value > self.value:
-            self.choice, self.value, self.curve, self._worse = number, value, found, 0
-            self._state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        values = {}
+        for way, (name, get_ready) in enumerate(loop.ready.items()):
+            get_ready()
+            found = curve(method, self._held_out)
+            values[f"held-out {self.criterion}, {name}"] = value = CRITERIA[self.criterion](found)
+            if value > self.value:
+                self.choice, self.way, self.value, self.curve, self._worse = number, way, value, found, 0
+                self._state = {key: tensor.clone() for key, tensor in method.state_dict().items()}
+        row[f"held-out {self.criterion}"] = max(values.values())
+        if len(values) > 1:
+            row |= values
         bar.set_postfix_str(f"best {self.criterion} {self.value:.1f}")
 
     def _end(self, method: Method, loop: _Loop[T]) -> None:  # noqa: ARG002 - the best state is ready to score
@@ -234,12 +243,13 @@ class SelectionRun(_Run):
 
     def _progress(self) -> dict[str, Any]:
         curve = None if self.curve is None else vars(self.curve)
-        best = {"criterion": self.criterion, "choice": self.choice, "value": self.value, "curve": curve}
-        return super()._progress() | best | {"worse": self._worse, "state": self._state}
+        best = {"criterion": self.criterion, "choice": self.choice, "way": self.way, "value": self.value}
+        return super()._progress() | best | {"curve": curve, "worse": self._worse, "state": self._state}
 
     def _go_on(self, progress: dict[str, Any]) -> None:
         super()._go_on(progress)
-        self.criterion, self.choice, self.value = (progress[name] for name in ("criterion", "choice", "value"))
+        best = ("criterion", "choice", "way", "value")
+        self.criterion, self.choice, self.way, self.value = (progress[name] for name in best)
         self.curve = None if progress["curve"] is None else Curve(**progress["curve"])
         self._worse, self._state = progress["worse"], progress["state"]
 
@@ -249,11 +259,13 @@ class RefitRun(_Run):
 
     Attributes:
         choice: how many options that one went through up to the best one.
+        way: the place, from 0, of the way to get ready that it chose.
     """
 
-    def __init__(self, device: torch.device, seed: int, title: str, choice: int) -> None:
+    def __init__(self, device: torch.device, seed: int, title: str, choice: int, way: int = 0) -> None:
         super().__init__(device, seed, title)
         self.choice = choice
+        self.way = way
 
     def _numbered(self, loop: _Loop[T]) -> Sequence[tuple[int, T]]:
         # Epochs lead up to the chosen one; candidates stand each for itself.
@@ -267,4 +279,4 @@ class RefitRun(_Run):
         pass
 
     def _end(self, method: Method, loop: _Loop[T]) -> None:  # noqa: ARG002 - it keeps the state it ends in
-        loop.ready()
+        list(loop.ready.values())[self.way]()

@@ -106,7 +106,7 @@ def _stored(cell: Cell, file: Path) -> Tuned | None:
 
 def _criterion(cell: Cell) -> Criterion:
     """What the trials of ``cell`` are scored by."""
-    return METHODS[cell.spec.method].obj.criterion
+    return METHODS[cell.spec.method].obj.selected_by(cell.spec.hparams)
 
 
 def _ranges(cell: Cell) -> dict[str, Range]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Facts, Meta, Method, MethodConfig, Rules, Run, Slot, TrainData
+from benchmark.api import Criterion, Facts, Meta, Method, MethodConfig, Rules, Run, Slot, TrainData
 from benchmark.config import Config
 from benchmark.toolkit import (
     BUDGETED_IMAGES,
@@ -27,11 +28,18 @@ from benchmark.toolkit import (
 )
 from methods._condition import Condition, mean_and_scale
 from methods.generative._blocks import FeatureGenerator, adam
+from methods.generative._zla import log_prior, train_zla
 
 #: What one batch does: (features (B, D), labels (B,), epoch from 1) -> the scalars to log.
 Step = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
 #: Features (B, D) and labels (B,).
 Batch = tuple[Tensor, Tensor]
+#: What is trained on real and generated features.
+Classifier = Literal["softmax", "zla"]
+#: Odds of seen to unseen classes.
+Ratio = Annotated[float, Field(gt=0)]
+#: Those that were published, 30 to 1000 by data set, and smaller ones for data that need less.
+RATIOS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 #: A term of a generator's objective: (generated features (B, D), their classes (B,)) -> scalar.
 Term = Callable[[Tensor, Tensor], Tensor]
 
@@ -96,14 +104,22 @@ def epochs(facts: Facts, config: GenerativeConfig) -> int:
     return int(max(6, min(MOST_EPOCHS, max(10, SHOWN / facts.n_images), affordable)))
 
 
-def n_generated(facts: Facts, config: MethodConfig) -> int:  # noqa: ARG001
-    """Eight times the images of a seen class, without which unseen classes are hardly ever chosen; at most 2,000."""
+def n_generated(facts: Facts, config: GenerativeConfig) -> int:
+    """Eight times the images of a seen class, without which unseen classes are hardly ever chosen; at most 2,000.
+
+    ZLA takes 10, as published: its prior is there instead.
+    """
+    if config.classifier == "zla":
+        return 10
     return int(min(2000, max(50, 8 * facts.images_a_class)))
 
 
 def classifier_batch_size(facts: Facts, config: GenerativeConfig) -> int:
-    """A hundredth of what the classifier is trained on, from 64 to 512."""
-    return power_of_two(n_classified(facts, config) / 100, 64, 512)
+    """A hundredth of what the classifier is trained on, from 64 to 512.
+
+    ZLA takes 512, as published: each of its steps makes the prototypes of all classes, which costs as much as that.
+    """
+    return 512 if config.classifier == "zla" else power_of_two(n_classified(facts, config) / 100, 64, 512)
 
 
 def classifier_epochs(facts: Facts, config: GenerativeConfig) -> int:
@@ -161,13 +177,19 @@ class GenerativeConfig(MethodConfig):
         patience: stop after this many scorings without improvement.
         batch_size: images in a batch.
         n_generated: features generated for each unseen class.
-        classifier_epochs: epochs of every softmax classifier; fixed in a run, searched on validation.
-        classifier_lr: learning rate of every softmax classifier.
-        classifier_batch_size: features in a batch of every softmax classifier.
+        classifier_epochs: epochs of every classifier; fixed in a run, searched on validation.
+        classifier_lr: learning rate of every classifier.
+        classifier_batch_size: features in a batch of every classifier.
         precision: precision of the generating networks' arithmetic; ``bfloat16`` is mixed precision, weights stay
             float32.
         condition: how attributes enter networks: of ``unit`` norm, as published, beside as many standard normal numbers
             of noise, or ``standard``, so that they weigh as much as those. What is regressed are those of unit norm.
+        classifier: ``softmax``, or ``zla``: cosines with prototypes, whose training favours seen classes by a prior
+            (see ``_zla``). The method is then selected by H, without calibration: the prior moves along the seen-unseen
+            curve, to which AUSUC is blind.
+        ratio: of ZLA: candidates for the odds of seen to unseen classes in that prior, chosen among on validation.
+        prototype_temperature: of ZLA: what its cosines are divided by.
+        prototype_hidden: of ZLA: units of the hidden layer between attributes and prototypes.
     """
 
     rules: ClassVar[Rules] = {
@@ -196,6 +218,11 @@ class GenerativeConfig(MethodConfig):
     classifier_batch_size: int = Field(300, ge=1)
     precision: Precision = "float32"
     condition: Condition = "unit"
+    # Left out of the settings at their defaults, so that results from before them keep their keys.
+    classifier: Classifier = Field("softmax", exclude_if=lambda classifier: classifier == "softmax")
+    ratio: tuple[Ratio, ...] = Field(RATIOS, min_length=1, exclude_if=lambda ratio: ratio == RATIOS)
+    prototype_temperature: float = Field(0.04, gt=0, exclude_if=lambda temperature: temperature == 0.04)
+    prototype_hidden: int = Field(256, ge=1, exclude_if=lambda hidden: hidden == 256)
 
     @property
     def code_size(self) -> int | None:
@@ -216,14 +243,14 @@ class CycleSettings(Config):
 
 
 class GenerativeMethod(Method):
-    """Trains networks that generate features from attributes; softmax classifiers on what they generate score images.
+    """Trains networks that generate features from attributes; classifiers on what they generate score images.
 
     Subclasses set ``generator`` and ``regressor``, or say otherwise how they generate and predict semantics.
 
-    To be scored, features of unseen classes are generated; one softmax classifier is trained on those with the real
-    features of seen classes (GZSL) and, once the state to keep is found, one on those alone (ZSL). In validation the
-    validation classes play the unseen ones: their features are generated from their attributes in the same way, and
-    which epoch of the generator is kept depends on how the GZSL classifiers trained on them do there.
+    To be scored, features of unseen classes are generated; one classifier is trained on those with the real features of
+    seen classes (GZSL) and, once the state to keep is found, one on those alone (ZSL). In validation the validation
+    classes play the unseen ones: their features are generated from their attributes in the same way, and which epoch of
+    the generator is kept depends on how the GZSL classifiers trained on them do there.
 
     Args:
         meta: the sizes of the data.
@@ -236,6 +263,8 @@ class GenerativeMethod(Method):
     config: GenerativeConfig
     generator: FeatureGenerator
     regressor: nn.Module
+    #: Of ZLA: that of the classifiers as they are.
+    ratio: Tensor
 
     def __init__(
         self, meta: Meta, config: GenerativeConfig, rng: torch.Generator, n_represented: int | None = None
@@ -246,6 +275,14 @@ class GenerativeMethod(Method):
         n_inputs = n_represented or meta.n_features
         self.zsl_classifier = linear(n_inputs, meta.n_unseen, rng)
         self.gzsl_classifier = linear(n_inputs, meta.n_seen + meta.n_unseen, rng)
+        if config.classifier == "zla":
+            self.register_buffer("ratio", torch.tensor(config.ratio[0]))
+
+    @classmethod
+    def selected_by(cls, settings: Mapping[str, Any]) -> Criterion:
+        """H for ZLA, whose ratio moves along the seen-unseen curve."""
+        classifier = settings.get("classifier", cls.Config.model_fields["classifier"].default)
+        return "H" if classifier == "zla" else cls.criterion
 
     @abstractmethod
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:
@@ -280,7 +317,7 @@ class GenerativeMethod(Method):
             config.epochs,
             config.patience,
             every=config.evaluate_every,
-            ready=lambda: self.train_gzsl_classifier(data, run.rng("classifiers")),
+            ready=self._ways(data, run),
             state=(),
         ):
             self.train()
@@ -295,10 +332,22 @@ class GenerativeMethod(Method):
         # From the same noise: what is generated is what the other classifier was trained on.
         self.train_zsl_classifier(data, run.rng("classifiers"), run.rng("zsl classifier"))
 
+    def _ways(self, data: TrainData, run: Run) -> dict[str, Callable[[], None]]:
+        """The ways to get a classifier, of which validation chooses: ZLA has one for each ratio."""
+
+        def train(ratio: Ratio | None = None) -> None:
+            if ratio is not None:
+                self.ratio.fill_(ratio)
+            self.train_gzsl_classifier(data, run.rng("classifiers"))
+
+        if self.config.classifier == "softmax":
+            return {"softmax": train}
+        return {f"ratio {ratio:g}": functools.partial(train, ratio) for ratio in self.config.ratio}
+
     def scores(self, x: Tensor, classes: Tensor) -> Tensor:
         alone = len(classes) == self.meta.n_unseen
         classifier, first = (self.zsl_classifier, self.meta.n_seen) if alone else (self.gzsl_classifier, 0)
-        outputs: Tensor = classifier(self.represent(x))
+        outputs: Tensor = classifier(self._classified(self.represent(x)))
         return outputs[:, classes - first]
 
     def semantics(self, x: Tensor) -> Tensor:
@@ -354,6 +403,25 @@ class GenerativeMethod(Method):
             rng=rng,
         )
 
+    def _classified(self, inputs: Tensor) -> Tensor:
+        """(B, R) ``inputs`` of the classifiers as they multiply weights: of unit norm for cosines."""
+        return F.normalize(inputs, dim=1) if self.config.classifier == "zla" else inputs
+
+    def _train_zla(self, x: Tensor, labels: Tensor, data: TrainData, rng: torch.Generator) -> nn.Linear:
+        config = self.config
+        return train_zla(
+            x,
+            labels,
+            data.attributes,
+            log_prior(labels, data.n_seen, self.meta.n_unseen, self.ratio),
+            hidden=config.prototype_hidden,
+            temperature=config.prototype_temperature,
+            epochs=config.classifier_epochs,
+            lr=config.classifier_lr,
+            batch_size=config.classifier_batch_size,
+            rng=rng,
+        )
+
     def train_gzsl_classifier(self, data: TrainData, rng: torch.Generator) -> None:
         """Train the classifier of all classes; its ``rng`` draws noise, weights and batches.
 
@@ -361,11 +429,21 @@ class GenerativeMethod(Method):
         """
         with torch.no_grad():
             x, labels = self.classifier_data(data, rng)
-        layer = self.train_softmax(x, labels, self.meta.n_seen + self.meta.n_unseen, rng)
+        if self.config.classifier == "zla":
+            layer = self._train_zla(x, labels, data, rng)
+        else:
+            layer = self.train_softmax(x, labels, self.meta.n_seen + self.meta.n_unseen, rng)
         self.gzsl_classifier.load_state_dict(layer.state_dict())
 
     def train_zsl_classifier(self, data: TrainData, noise: torch.Generator, rng: torch.Generator) -> None:
-        """Train the classifier of unseen classes alone; its ``rng`` draws weights and batches."""
+        """Train the classifier of unseen classes alone; its ``rng`` draws weights and batches.
+
+        ZLA's is the one of all classes, asked for these.
+        """
+        if self.config.classifier == "zla":
+            for name, parameter in self.zsl_classifier.named_parameters():
+                parameter.data.copy_(self.gzsl_classifier.get_parameter(name)[data.n_seen :])
+            return
         with torch.no_grad():
             x, labels = self.unseen_data(data, noise)
         layer = self.train_softmax(x, labels - data.n_seen, self.meta.n_unseen, rng)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, TypeVar, cast
 
@@ -88,12 +88,12 @@ class OneEpoch(Run):
         patience: int,
         *,
         every: int = 1,
-        ready: Callable[[], None] | None = None,
+        ready: Mapping[str, Callable[[], None]] | None = None,
         state: Sequence[Stateful] | None = None,
     ) -> Iterator[int]:
         yield 1
-        if ready:
-            ready()
+        for get_ready in (ready or {}).values():
+            get_ready()
 
     def candidates(self, method: Method, options: Sequence[T]) -> Iterator[T]:
         yield options[0]

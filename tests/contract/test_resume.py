@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,11 @@ N_EPOCHS = 2
 BY_EPOCHS = [entry.name for entry in METHODS if "epochs" in entry.obj.Config.model_fields]
 
 
-def cell_of(method: str) -> Cell:
+def cell_of(method: str, **further: Any) -> Cell:
     """A cell whose loss remembers, beside all that a method does."""
     wanted = {"epochs": N_EPOCHS, "evaluate_every": 1}
     settings = {name: value for name, value in wanted.items() if name in METHODS[method].obj.Config.model_fields}
+    settings |= further
     source = DATASETS.resolve(small_stand_in(method), {}, None)
     loss = ("remse", {"window": "ema"})
     return Cell(
@@ -65,9 +67,20 @@ def run_with_kills(
 
 @pytest.mark.parametrize("method", BY_EPOCHS)
 def test_a_fit_goes_on_where_it_was_killed(method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    check_killed(cell_of(method), monkeypatch, tmp_path)
+
+
+def test_so_does_one_that_chose_among_ways_to_get_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    result = check_killed(cell_of("clswgan", classifier="zla", ratio=[1e-9, 1.0]), monkeypatch, tmp_path)
+    assert result.selection is not None
+    best = result.selection.history[result.selection.choice - 1]
+    assert best["held-out H, ratio 1e-09"] < best["held-out H, ratio 1"], "else it could not but choose the first"
+
+
+def check_killed(cell: Cell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Result:
+    """The result of ``cell``, once killed in each fit, which has to be that of an unbroken run."""
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
-    cell = cell_of(method)
     (unbroken,) = run_cell(cell)
     assert unbroken.selection is not None, unbroken.error
     chosen = unbroken.selection.choice
@@ -77,3 +90,4 @@ def test_a_fit_goes_on_where_it_was_killed(method: str, monkeypatch: pytest.Monk
     assert result.selection == unbroken.selection
     assert result.refit_history == unbroken.refit_history
     assert result.evaluation == unbroken.evaluation
+    return result

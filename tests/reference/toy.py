@@ -48,6 +48,7 @@ TINY = {
     "critic_steps": 1,
     "classifier_epochs": 2,
     "classifier_batch_size": 32,
+    "prototype_hidden": 16,
     "regressor_epochs": 2,
     "feature_ridge": (1.0,),
     "attribute_ridge": (1.0,),

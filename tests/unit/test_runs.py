@@ -100,7 +100,8 @@ class TestSelectionRun:
     ):
         run, method = SelectionRun(CPU, 0, "toy", scripted_held_out()), Scripted(script)
         seen = []
-        for epoch in run.epochs(method, len(script), patience, every=every, ready=method.ready if prepares else None):
+        ready = {"": method.ready} if prepares else None
+        for epoch in run.epochs(method, len(script), patience, every=every, ready=ready):
             seen.append(epoch)
             method.go(epoch)
             run.log(quality=script[epoch - 1])
@@ -123,6 +124,31 @@ class TestSelectionRun:
             for call in [("go", e)] + [("ready", e)] * (prepares and e in scored) + [("scores", e)] * (e in scored)
         ]
         assert method.calls == calls
+
+    @pytest.mark.parametrize("best", [(1, "b"), (2, "a"), (3, "b")])
+    def test_of_several_ways_to_get_ready_the_best_counts(self, best: tuple[int, str]):
+        """Epochs and ways are chosen among together, and a refit repeats both."""
+        method, refitted = Scripted([0.2] * 6), Scripted([])
+        method.script[2 * best[0] - 2 + "ab".index(best[1])] = 0.9
+
+        def ways(of: Scripted) -> dict[str, Callable[[], None]]:
+            return {"a": lambda: of.go(2 * epoch - 1), "b": lambda: of.go(2 * epoch)}
+
+        run = SelectionRun(CPU, 0, "toy", scripted_held_out())
+        for epoch in run.epochs(method, 3, 3, ready=ways(method)):
+            assert len(method.calls) == 4 * (epoch - 1)  # each way gets ready, and is scored
+        assert (run.choice, "ab"[run.way]) == best
+        assert int(method.step) == 2 * best[0] - 1 + run.way  # the state is back
+        assert run.value == pytest.approx(81)
+        for row in run.history:
+            of_ways = [row[f"held-out {CRITERION}, {name}"] for name in "ab"]
+            assert row[f"held-out {CRITERION}"] == max(of_ways)
+            assert of_ways == pytest.approx([81 if best == (row["epoch"], name) else 4 for name in "ab"])
+
+        refit = RefitRun(CPU, 0, "toy", run.choice, run.way)
+        for epoch in refit.epochs(refitted, 3, 3, ready=ways(refitted)):
+            assert epoch <= run.choice
+        assert refitted.calls == [("go", int(method.step))]
 
     @quick
     @given(SCRIPTS)
@@ -152,7 +178,7 @@ class TestRefitRun:
     def test_repeats_the_epochs_up_to_the_choice(self, choice: int, more: int, every: int, patience: int):
         method = Scripted([0.0] * 20)
         run = RefitRun(CPU, 0, "toy", choice)
-        for epoch in run.epochs(method, choice + more, patience, every=every, ready=method.ready):
+        for epoch in run.epochs(method, choice + more, patience, every=every, ready={"": method.ready}):
             method.go(epoch)
             run.log(loss=epoch)
         # It gets ready once, at the end, and never scores: it has nothing to score on.
