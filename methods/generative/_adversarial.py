@@ -145,8 +145,25 @@ def classifying_wgan(
         run: lends random numbers.
         term: the method's own term, of generated features and their classes.
     """
-    noise = run.rng("noise")
     frozen = method.train_softmax(data.features, data.labels, data.n_seen, run.rng("frozen classifier"))
+
+    def classification(fake: Tensor, y: Tensor) -> Tensor:
+        return settings.classification_weight * F.cross_entropy(frozen(fake), y)
+
+    return wgan(method, critic, data, run, classification, term)
+
+
+def wgan(method: GenerativeMethod, critic: Critic, data: TrainData, run: Run, *terms: Term) -> Round:
+    """A critic, and a generator that minimises minus the criticism and further ``terms``.
+
+    Args:
+        method: the method whose generator is trained.
+        critic: the critic.
+        data: the training data.
+        run: lends random numbers.
+        terms: of generated features and their classes.
+    """
+    noise = run.rng("noise")
     adversary = Adversary(critic, method.config.lr, noise)
     optimiser = adam(method.config.lr, method.generator)
 
@@ -158,7 +175,8 @@ def classifying_wgan(
         attributes = data.attributes[y]
         fake = method.generate(attributes, noise)
         objective = adversary.value(fake, attributes)
-        objective = objective + settings.classification_weight * F.cross_entropy(frozen(fake), y) + term(fake, y)
+        for term in terms:
+            objective = objective + term(fake, y)
         return {"generator": descend(objective, optimiser)}
 
     return Round(train_generator, train_critic, critic.settings.critic_steps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -12,15 +11,16 @@ import torch
 from benchmark.api import TrainData
 from losses import build
 from methods.generative.clswgan import CLSWGAN
-from tests.reference.generative import Row, make_batch, same, trained
-from tests.reference.networks import slow_layer
+from tests.reference.generative import make_batch, same, trained
 from tests.reference.toy import class_slot, make_split, make_train, seeded, slow_class_loss
-from tests.reference.wgan import check_trained_regressor, check_wgan, make_wgan, short_accuracy, wgan_descents
-
-
-def slow_cycle(method: Any, batch: TrainData, weight: float | None, fake: list[Row]) -> float:
-    """The weighted loss of what the regressor predicts for generated features of the batch's classes."""
-    return weight * slow_class_loss([slow_layer(method.regressor, x) for x in fake], batch) if weight else 0.0
+from tests.reference.wgan import (
+    check_trained_regressor,
+    check_wgan,
+    make_wgan,
+    short_accuracy,
+    slow_cycle,
+    wgan_descents,
+)
 
 
 @pytest.mark.parametrize("output", ["relu", "linear"])

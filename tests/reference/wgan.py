@@ -28,7 +28,7 @@ from tests.reference.generative import (
     unseen_accuracy,
 )
 from tests.reference.networks import slow_layer
-from tests.reference.toy import seeded
+from tests.reference.toy import seeded, slow_class_loss
 
 
 def make_wgan(kind: type[Any], data: TrainData, **settings: Any) -> Any:
@@ -44,7 +44,8 @@ def make_wgan(kind: type[Any], data: TrainData, **settings: Any) -> Any:
         "batch_size": 100,
         **settings,
     }
-    return lively(kind(data.meta, kind.Config(**config), seeded(0)))
+    own = {name: value for name, value in config.items() if name in kind.Config.model_fields}
+    return lively(kind(data.meta, kind.Config(**own), seeded(0)))
 
 
 def frozen_classifier(data: TrainData) -> nn.Linear:
@@ -65,14 +66,20 @@ def wgan_descents(method: Any, data: TrainData, batch: TrainData, prepare: Calla
 def slow_wgan_objective(
     method: Any, data: TrainData, batch: TrainData, noise: Tensor, term: Callable[[list[Row]], float]
 ) -> float:
-    """Xian et al. 2018, eq. 4, and a further ``term`` of the generated features."""
+    """Xian et al. 2018, eq. 4 if it has that setting, and a further ``term`` of the generated features."""
+    weight = getattr(method.config, "classification_weight", 0.0)
     fake, classifier = slow_features(method.generator, noise, batch.targets), frozen_classifier(data)
     value = 0.0
     for x, y in zip(fake, batch.labels.tolist(), strict=True):
         value -= slow_mlp(method.critic.net, x + data.attributes[y].tolist())[0]
         logits = slow_layer(classifier, x)
-        value += method.config.classification_weight * (math.log(sum(math.exp(v) for v in logits)) - logits[y])
+        value += weight * (math.log(sum(math.exp(v) for v in logits)) - logits[y])
     return value / len(fake) + term(fake)
+
+
+def slow_cycle(method: Any, batch: TrainData, weight: float | None, fake: list[Row]) -> float:
+    """The weighted loss of what the regressor predicts for generated features of the batch's classes."""
+    return weight * slow_class_loss([slow_layer(method.regressor, x) for x in fake], batch) if weight else 0.0
 
 
 def check_wgan(
