@@ -8,7 +8,7 @@ Ours against the release (cdb342/IJCAI-2022-ZLA):
 | --- | --- | --- | --- |
 | hidden units, learning rate, epochs | 1024, 1e-4, 60 | ``small``: 256, 1e-3, 20 or fewer | below |
 | attributes | of unit norm, CUB's sentences 17 to 23 | as in networks, times the root of their number | below |
-| batches | of 512, the last one of what is left | of one size | 7 points of S at the most, on CUB2010 |
+| batches | of 512, the last one of what is left | of one size | below: 7 points of S in one run |
 | epoch | the best on test | the last one | not measured |
 
 On validation of CUB2010, with what f-VAEGAN-D2 generates (``none``, ratio 30), H and AUSUC are 51.5 and 38.2; 52.1 and
