@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -149,15 +150,18 @@ def bootstrap(row: Row, reference: Row, name: str) -> tuple[float, float] | None
     None where the rows have no run in common or not the same classes, and on random partitions: there each has other
     unseen classes.
     """
-    column = {"T1": "T1", "H": "gzsl", "H_calibrated": "calibrated"}[name]
-    common = [runs for (partition, _), *runs in common_runs(row, reference) if partition == "proposed"]
-    accuracies = [[_class_accuracies(run, column) for run in side] for side in zip(*common, strict=True)]
-    if not common or len({found.classes for side in accuracies for found in side}) != 1:
+    common = common_runs(row, reference)
+    ours = _bootstrapped(row, name, [run for _, run, _ in common])
+    theirs = _bootstrapped(reference, name, [run for _, _, run in common])
+    if ours is None or theirs is None or ours.classes != theirs.classes:
         return None
-    a, b = (_replicates([found.unseen for found in side], [found.seen for found in side]) for side in accuracies)
-    # Rounded, so that noise in the last bit of a sum cannot show.
-    low, high = np.round(np.quantile(a - b, (0.025, 0.975)), 9).tolist()
-    return low, high
+    return _percentiles(ours.means - theirs.means)
+
+
+def own_interval(row: Row, name: str) -> tuple[float, float] | None:
+    """The interval of ``bootstrap`` for the mean of ``row`` itself; None on random partitions."""
+    found = _bootstrapped(row, name, row.runs)
+    return _percentiles(found.means) if found else None
 
 
 def ranking(values: Mapping[str, Sequence[float]], datasets: Sequence[str]) -> Ranking:
@@ -255,6 +259,36 @@ class _ClassAccuracies(NamedTuple):
     classes: tuple[str, ...]
     unseen: _Values
     seen: _Values
+
+
+class _Bootstrapped(NamedTuple):
+    """The ``means`` (B,) of some runs over resampled seeds and ``classes``."""
+
+    classes: tuple[str, ...]
+    means: _Values
+
+
+#: What was drawn of a row, as long as it lives: it is compared several times, in several formats.
+_DRAWN: WeakKeyDictionary[Row, dict[tuple[str, tuple[Pair, ...]], _Bootstrapped | None]] = WeakKeyDictionary()
+
+
+def _bootstrapped(row: Row, name: str, runs: Sequence[Result]) -> _Bootstrapped | None:
+    """Those of the row's ``runs``; None where there is none, where one has other classes, and on random partitions."""
+    drawn = _DRAWN.setdefault(row, {})
+    key = name, tuple(map(pair_of, runs))
+    if key not in drawn:
+        column = {"T1": "T1", "H": "gzsl", "H_calibrated": "calibrated"}[name]
+        found = [_class_accuracies(run, column) for run in runs if run.spec.partition == "proposed"]
+        same = len({each.classes for each in found}) == 1 and len(found[0].unseen) > 0
+        means = _replicates([each.unseen for each in found], [each.seen for each in found]) if same else None
+        drawn[key] = None if means is None else _Bootstrapped(found[0].classes, means)
+    return drawn[key]
+
+
+def _percentiles(values: _Values) -> tuple[float, float]:
+    """Those of a 95 % interval, rounded so that noise in the last bit of a sum cannot show."""
+    low, high = np.round(np.quantile(values, _TAILS), 9).tolist()
+    return low, high
 
 
 def _class_accuracies(run: Result, column: str) -> _ClassAccuracies:

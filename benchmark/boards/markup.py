@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import tags, title_of
@@ -31,6 +33,11 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]], left: Iterable[in
     )
 
 
+def folded(summary: str, *parts: str) -> str:
+    """What is shown once its summary is clicked."""
+    return "\n\n".join([f"<details><summary>{html.escape(summary)}</summary>", *parts, "</details>"])
+
+
 def method(row: Row) -> str:
     """The row's method and what the user set of it."""
     overrides = ",".join(assignments(row.spec.hparam_overrides))
@@ -52,3 +59,13 @@ def simulated(board: Board) -> str:
 def all_tags(board: Board) -> str:
     """What a head says of simulated data, and of figures that were selected on test."""
     return tags(board, simulated=" ({})", on_test=", {}")
+
+
+def file_of(board: Board) -> str:
+    """The file that the board is in."""
+    return board.dataset + ("-literature" if board.protocol == "literature" else "") + ".md"
+
+
+def link(board: Board) -> str:
+    """A link to the board's file, and what must be said of its data."""
+    return f"[{text(board.dataset)}]({quote(file_of(board))}){simulated(board)}"

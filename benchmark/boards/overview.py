@@ -1,16 +1,17 @@
-"""The overview of all boards as Markdown: what there is, and methods ranked over data sets."""
+"""The overview of all boards as Markdown: the best methods, what the studied loss changes, ranks, and what there is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from urllib.parse import quote
 
+from benchmark.boards import effect
+from benchmark.boards.best import best
 from benchmark.boards.comparison import Ranking, rankings
-from benchmark.boards.markup import code, loss, method, simulated, table, text
-from benchmark.boards.rows import Board, Measure, Row
-from benchmark.boards.view import ACCURACIES, best_rows, in_order, marks_of, tags
-from benchmark.boards.wording import NONE, mean, mean_std, plural
-from benchmark.registries import LOSSES
+from benchmark.boards.markup import code, folded, link, loss, method, simulated, table, text
+from benchmark.boards.rows import Board, Row
+from benchmark.boards.view import ACCURACIES, by_interest, in_order, marks_of, tags
+from benchmark.boards.wording import NONE, mean, plural
+from benchmark.registries import DATASETS, LOSSES
 
 NAME = "README.md"
 #: With fewer data sets, Friedman's and Nemenyi's tests are called weak (Demšar 2006 asks for more than ten).
@@ -19,55 +20,110 @@ FEW_DATASETS = 10
 INTRODUCTION = """
 # Leaderboards
 
-Each board shows zero-shot-learning methods, with their attribute-regression loss swapped, on one data set under one
-protocol, feature set, data revision and way of splitting, which are never mixed. Every number is rendered from the run
-files in `results/`, and each board ends with the commands that reproduce its rows.
+Zero-shot-learning methods, with their attribute-regression loss swapped, each board on one data set under one protocol,
+feature set, data revision and way of splitting, which are never mixed. Every number is rendered from the runs in
+`results/`, and each board ends with the commands that reproduce its rows. `site/index.html` is the same as a page to
+sort, filter, compare and download from.
 """
+#: What the table of simulated data shows of each data set.
+_SIDE_BY_SIDE = ("AUSUC", "H calibrated")
 
 Boards = Mapping[Board, Sequence[Row]]
 
 
 def overview(rows: Boards) -> str:
     """The page, of all boards: real data first."""
-    shown = ""
-    for is_simulated in (False, True):
-        group = {board: found for board, found in rows.items() if board.simulated == is_simulated}
-        strict = {b: found for b, found in group.items() if b.protocol == "strict" and b.partition == "proposed"}
-        if group:
-            any_board = next(iter(group))
-            shown += f"\n## {tags(any_board, simulated='{} data') or 'Real data'}\n\n{_board_table(group)}\n"
-        if any(row.runs for found in strict.values() for row in found):
-            of = f"strict protocol, proposed split{simulated(any_board)}"
-            shown += f"\n### T1 / calibrated H in percent, {of}\n\n{_matrix(strict)}\n"
-            shown += f"\n### Mean rank in AUSUC over data sets, {of}\n\n{_ranks(strict)}\n"
-    return INTRODUCTION + (shown or "\nNo results are stored yet.\n")
+    rows = by_interest(rows)
+    real, simulated_ones = ({b: of for b, of in rows.items() if b.simulated == kind} for kind in (False, True))
+    parts = [INTRODUCTION.strip()]
+    if compared := _compared(real):
+        parts += [f"## Best methods on real data\n\n{best(compared)}", *_effect(compared), *_folded(compared)]
+    if real:
+        parts.append(f"## All boards of real data\n\n{_index(real)}")
+    if compared := _compared(simulated_ones):
+        parts += [*_side_by_side(compared), *_folded(compared)]
+    if simulated_ones:
+        said = tags(next(iter(simulated_ones)), simulated="{}")
+        parts.append(f"## All boards of {said} data\n\n{_index(simulated_ones)}")
+    return "\n" + "\n\n".join(parts if rows else [*parts, "No results are stored yet."]) + "\n"
 
 
-def file_of(board: Board) -> str:
-    """The file that the board is in."""
-    return board.dataset + ("-literature" if board.protocol == "literature" else "") + ".md"
+def _compared(rows: Boards) -> Boards:
+    """The boards with runs that are compared over data sets."""
+    return {
+        board: found
+        for board, found in rows.items()
+        if board.protocol == "strict" and board.partition == "proposed" and any(row.runs for row in found)
+    }
 
 
-def _board_table(rows: Boards) -> str:
-    def best(found: Sequence[Row], measure: Measure) -> str:
-        return "<br>".join(f"{method(r)} + {loss(r)}: {mean_std(r, measure, 1)}" for r in best_rows(found, measure))
+def _effect(rows: Boards) -> list[str]:
+    found = effect.effects(rows)
+    if not found:
+        return []
+    title = LOSSES.studied.title
+    told = "; ".join(f"{text(dataset)}: {', '.join(effect.tally(every))}" for dataset, every in found.items())
+    return [
+        f"## What {text(title)} changes",
+        f"![{text(title)} against {text(LOSSES[LOSSES.reference].title)} in every method]({effect.NAME})",
+        f"Calibrated H against {code(LOSSES.reference)} of the same method with the same settings: {told}. The "
+        "intervals are not adjusted for their number: of twenty without any effect, one is clear of 0. A gain alone "
+        "does not prove the loss's point: the boards have its controls.",
+    ]
 
+
+def _side_by_side(rows: Boards) -> list[str]:
+    """All stand-ins in one table, a line a method: the absent loss, the reference and the studied one."""
+    losses = (LOSSES.absent, LOSSES.reference, effect.STUDIED)
+    of_loss: dict[tuple[str, Board, str], Row] = {}
+    every = in_order(row for found in rows.values() for row in found if row.runs and not row.spec.tuned)
+    for row in every:
+        of_loss[method(row), Board.of(row.spec), row.spec.loss_label] = row
+    columns = [(board, measure) for board in rows for measure in _SIDE_BY_SIDE]
+    lines = [
+        [name, *(_means([of_loss.get((name, board, loss)) for loss in losses], measure) for board, measure in columns)]
+        for name in dict.fromkeys(map(method, every))
+    ]
+    head = [f"{link(board)}<br>{measure}" for board, measure in columns]
+    said = simulated(next(iter(rows)))
+    imitated = [f"{board.dataset} {DATASETS[board.dataset].source}." for board in rows if board.dataset in DATASETS]
+    note = (
+        f"Draws from a model, not images: what holds here need not hold on real data. {text(' '.join(imitated))} "
+        f"In percent, under {' / '.join(map(code, losses))}, with settings that were not tuned."
+    )
+    return [
+        f"## Stand-ins side by side{said}",
+        note,
+        table([f"method{said}", *head], lines, left=(0,)),
+    ]
+
+
+def _means(rows: Sequence[Row | None], name: str) -> str:
+    return " / ".join(mean(row, ACCURACIES[name]) if row else NONE for row in rows)
+
+
+def _folded(rows: Boards) -> list[str]:
+    of = tags(next(iter(rows)), simulated=" ({})")
+    return [
+        folded(f"T1 / calibrated H of all rows in percent{of}", _matrix(rows)),
+        folded(f"Mean rank in AUSUC over data sets{of}", _ranks(rows)),
+    ]
+
+
+def _index(rows: Boards) -> str:
     lines = [
         [
-            _link(board),
+            link(board),
             text(board.features),
             code(board.revision),
             tags(board, on_test="literature: {}") or board.protocol,
             board.partition,
             str(sum(bool(row.runs) for row in found)),
             str(sum(len(row.runs) for row in found)),
-            best(found, ACCURACIES["AUSUC"]) or NONE,
-            best(found, ACCURACIES["H calibrated"]) or NONE,
         ]
         for board, found in rows.items()
     ]
-    head = ["board", "features", "revision", "protocol", "split", "rows", "runs", "best AUSUC", "best calibrated H"]
-    return table(head, lines, left=(0, 1, 2, 3, 4, 7, 8))
+    return table(["board", "features", "revision", "protocol", "split", "rows", "runs"], lines, left=(0, 1, 2, 3, 4))
 
 
 def _matrix(rows: Boards) -> str:
@@ -77,7 +133,7 @@ def _matrix(rows: Boards) -> str:
         values = " / ".join(mean(row, ACCURACIES[name]) for name in ("T1", "H calibrated"))
         line = lines.setdefault((method(row), loss(row)), {})
         line.setdefault(Board.of(row.spec), []).append(values + marks_of(row))
-    head = [f"{_link(board)}<br>{text(board.features)}<br>{code(board.revision)}" for board in rows]
+    head = [f"{link(board)}<br>{text(board.features)}<br>{code(board.revision)}" for board in rows]
     cells = [[*labels, *("<br>".join(line.get(board, [NONE])) for board in rows)] for labels, line in lines.items()]
     return table(["method", "loss", *head], cells)
 
@@ -126,7 +182,3 @@ def _rank(row: Row, ranking: Ranking) -> str:
 
 def _p(value: float | None) -> str:
     return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
-
-
-def _link(board: Board) -> str:
-    return f"[{text(board.dataset)}]({quote(file_of(board))}){simulated(board)}"

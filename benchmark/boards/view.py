@@ -14,7 +14,7 @@ from benchmark.boards.rows import Board, Measure, Row, boards, cost, imbalance, 
 from benchmark.boards.wording import plural
 from benchmark.config import Published, load_file
 from benchmark.registries import DATASETS, LOSSES, METHODS, MethodEntry
-from benchmark.results.record import PublishedResult, Result
+from benchmark.results.record import ClassAccuracy, PublishedResult, Result
 from benchmark.results.store import Store
 
 ACCURACIES = {
@@ -64,6 +64,31 @@ PROTOCOLS = {
 def ordered_boards(results: Iterable[Result]) -> dict[Board, list[Row]]:
     """The boards with their rows in the order in which they are shown; that of ``results`` plays no role."""
     return {board: in_order(rows) for board, rows in boards(results).items()}
+
+
+def by_interest(boards: Mapping[Board, Sequence[Row]]) -> dict[Board, Sequence[Row]]:
+    """The boards in the order in which a reader wants them.
+
+    Real data, the strict protocol and the proposed split come first; then the most unseen classes, and the most rows.
+    """
+
+    def position(board: Board) -> tuple[Any, ...]:
+        rows = boards[board]
+        hidden = board.simulated, board.protocol != "strict", board.partition != "proposed"
+        return *hidden, -len(unseen_classes(rows)), -len(rows), board
+
+    return {board: boards[board] for board in sorted(boards, key=position)}
+
+
+def unseen_classes(rows: Iterable[Row]) -> list[str]:
+    """The classes of a board that are unseen in one of its runs and have an accuracy."""
+    names = {c.name for row in rows for run in row.runs for c in classes_of(run) if not c.seen and c.T1 is not None}
+    return sorted(names)
+
+
+def classes_of(run: Result) -> Sequence[ClassAccuracy]:
+    """The accuracies of a run class by class; none of one that is not ok."""
+    return run.evaluation.per_class if run.evaluation else ()
 
 
 def tags(board: Board, simulated: str = "", on_test: str = "") -> str:
@@ -166,6 +191,15 @@ def best_rows(rows: Sequence[Row], measure: Measure) -> list[Row]:
     shown = {row: f"{summary.mean:.1f}" for row in complete if (summary := row.summary(measure))}
     top = max(map(float, shown.values()), default=None)
     return [row for row, value in shown.items() if float(value) == top]
+
+
+def top_rows(rows: Iterable[Row], measure: Measure, n: int) -> list[Row]:
+    """The best row of each of the ``n`` best methods, however many runs it has."""
+    means = {row: summary.mean for row in rows if (summary := row.summary(measure))}
+    of_method: dict[str, Row] = {}
+    for row in sorted(means, key=lambda row: -means[row]):
+        of_method.setdefault(row.spec.method, row)
+    return [*of_method.values()][:n]
 
 
 def path_of(run: Result) -> str:

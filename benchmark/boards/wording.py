@@ -51,6 +51,11 @@ def compared_count(comparison: Comparison) -> str:
     return count(max((d.pairs for d in comparison.differences.values()), key=len, default=()))
 
 
+def between(interval: tuple[float, float] | None) -> str:
+    """`` [0.1, 0.8]``, or nothing."""
+    return "" if interval is None else f" [{interval[0]:.1f}, {interval[1]:.1f}]"
+
+
 def difference(value: Difference | None, interval: tuple[float, float] | None = None) -> str:
     """``+0.42 [0.1, 0.8] (p = 0.03)``, or why there is no p."""
     if value is None:
@@ -59,8 +64,7 @@ def difference(value: Difference | None, interval: tuple[float, float] | None = 
         reason = "deterministic" if value.constant else "no test"
     else:
         reason = "p < 0.001" if value.p < 0.001 else f"p = {value.p:.2g}"
-    between = "" if interval is None else f" [{interval[0]:.1f}, {interval[1]:.1f}]"
-    return f"{value.mean:+.2f}{between} ({reason})"
+    return f"{value.mean:+.2f}{between(interval)} ({reason})"
 
 
 def plural(n: int, noun: str) -> str:

@@ -18,6 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from benchmark.boards import site, view
+from benchmark.boards.view import ordered_boards
 from benchmark.boards.wording import NONE
 from tests.reference.leaderboards import HOSTILE, METHODS, page_results
 
@@ -111,7 +112,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("leaderboards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "METHODS", METHODS)
-        text = site.render(page_results())[site.PAGE]
+        text = site.render(ordered_boards(page_results()))[site.PAGE]
     path = folder / site.PAGE
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmark.boards import markdown, view
+from benchmark.boards.view import ordered_boards
 from benchmark.registries import MethodEntry
 from benchmark.registry import Registry
 from benchmark.results.record import Result
@@ -161,5 +162,5 @@ if __name__ == "__main__":
         path.unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "METHODS", METHODS)
-        for file, content in markdown.render(RESULTS).items():
+        for file, content in markdown.render(ordered_boards(RESULTS)).items():
             (GOLDEN / file).write_text(content, encoding="utf-8")

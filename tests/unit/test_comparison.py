@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2, ttest_rel
 
-from benchmark.boards.comparison import bootstrap, compare, comparisons, ranking, rankings
+from benchmark.boards.comparison import bootstrap, compare, comparisons, own_interval, ranking, rankings
 from benchmark.boards.rows import Row, boards, metric
 from benchmark.results.record import Result
 from tests.reference.leaderboards import repeated, result, seeds
@@ -56,14 +56,28 @@ def test_intervals_agree_with_a_slow_bootstrap_of_other_draws() -> None:
     def harmonic(x: np.ndarray, y: np.ndarray) -> float:
         return 2 * x.mean() * y.mean() / (x.mean() + y.mean())
 
-    t1, h = [], []
+    t1, h, own = [], [], []
     for _ in range(4000):
         drawn, cu, cz = (rng.integers(n, size=n) for n in (s, u, z))
         t1.append(np.mean([a[i][0][cu].mean() - b[i][0][cu].mean() for i in drawn]))
         h.append(np.mean([harmonic(a[i][0][cu], a[i][1][cz]) - harmonic(b[i][0][cu], b[i][1][cz]) for i in drawn]))
-    for name, slow in (("T1", t1), ("H_calibrated", h)):
+        own.append(np.mean([harmonic(a[i][0][cu], a[i][1][cz]) for i in drawn]))
+    found = [bootstrap(ours, theirs, "T1"), bootstrap(ours, theirs, "H_calibrated"), own_interval(ours, "H_calibrated")]
+    for interval, slow in zip(found, (t1, h, own), strict=True):
         width = np.ptp(np.quantile(slow, (0.025, 0.975)))
-        assert bootstrap(ours, theirs, name) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.08 * width)
+        assert interval == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.08 * width)
+
+
+def test_an_interval_is_of_the_runs_that_are_compared() -> None:
+    """What was drawn of a row for one comparison is not taken for another of fewer seeds."""
+    runs = [([20.0, 60.0], [50.0]), ([40.0, 80.0], [50.0])]
+    both, first, theirs = rows_of(
+        with_classes("remse", runs), with_classes("mae", runs[:1]), with_classes("mse", [([0.0, 0.0], [50.0])] * 2)
+    )
+    assert own_interval(both, "T1") == (20.0, 80.0)
+    assert bootstrap(both, first, "T1") == (0.0, 0.0)
+    assert bootstrap(both, theirs, "T1") == (20.0, 80.0)
+    assert bootstrap(first, theirs, "T1") == (20.0, 60.0)
 
 
 def test_intervals_are_paired_and_the_same_each_time() -> None:
@@ -86,6 +100,7 @@ def test_there_is_no_interval_where_classes_or_runs_are_not_the_same() -> None:
     partition = {"split": "random-0"}
     ours, theirs = rows_of(with_classes("remse", runs, **partition), with_classes("mse", runs, **partition))
     assert bootstrap(ours, theirs, "T1") is None
+    assert own_interval(ours, "T1") is None
 
 
 def test_remse_is_compared_with_its_control_where_there_is_one() -> None:

@@ -23,14 +23,14 @@ from scipy.special import stdtr
 from scipy.stats import ttest_rel
 
 from benchmark import leaderboard, run
-from benchmark.boards import export, files, view
+from benchmark.boards import HEADER, effect, export, files, markdown, view
 from benchmark.boards.comparison import compare, comparisons, holm
 from benchmark.boards.export import as_csv, as_json, as_latex
 from benchmark.boards.files import check, write_boards
-from benchmark.boards.markdown import HEADER, render
 from benchmark.boards.rows import boards as grouped
 from benchmark.boards.rows import cost, metric
 from benchmark.boards.text import terminal_table
+from benchmark.boards.view import ordered_boards
 from benchmark.boards.wording import NONE
 from benchmark.cli.grid import parse_partitions, parse_seeds
 from benchmark.config import parse_assignments, parse_spec
@@ -51,6 +51,10 @@ def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "METHODS", METHODS)
 
 
+def render(results: Iterable[Result]) -> dict[str, str]:
+    return markdown.render(ordered_boards(results))
+
+
 def lines_with(text: str, *parts: str) -> list[str]:
     return [line for line in text.splitlines() if all(part in line for part in parts)]
 
@@ -66,8 +70,8 @@ def tables(text: str) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
     for i, line in enumerate(lines):
         if line.startswith("## "):
             section, part = line, ""
-        elif line.startswith("### "):
-            part = line
+        elif line.startswith(("### ", "<details><summary>")):
+            part = "### " + line.partition("<summary>")[2].partition("</summary>")[0] if line[0] == "<" else line
         elif re.fullmatch(r"\|( -+:? \|)+", line):
             end = next((j for j in range(i, len(lines)) if not lines[j].startswith("|")), len(lines))
             yield section, part, cells(lines[i - 1]), [cells(row) for row in lines[i + 1 : end]]
@@ -157,7 +161,7 @@ def test_published_figures_stand_beside_comparable_rows_only() -> None:
     rendered = render(RESULTS)
     shown = [
         (name, section, body)
-        for name, t in rendered.items()
+        for name, t in sorted(rendered.items())
         for section, part, _, body in tables(t)
         if "Published" in part
     ]
@@ -502,7 +506,7 @@ def test_only_boards_of_the_data_sets_that_were_asked_for_are_written(out: Path)
     Store(out / "results").save(result(dataset="cub"))
     results = list(Store(out / "results"))
     written = write_boards(out, results, {"cub"})
-    assert written == [out / name for name in ("README.md", "cub.md", *ALWAYS)]
+    assert written == [out / name for name in ("README.md", "cub.md", effect.NAME, *ALWAYS)]
     assert {path: path.read_bytes() for path in others} == others
     assert [line.partition(":")[0] for line in check(out)] == [str(out / "awa1.md")], "the overview and page have all"
     write_boards(out, results)

@@ -17,7 +17,7 @@ import pytest
 from benchmark.boards import markdown, site, view
 from benchmark.boards.files import check, write_boards
 from benchmark.boards.rows import boards as grouped
-from benchmark.boards.site import render
+from benchmark.boards.view import ordered_boards
 from benchmark.boards.wording import NONE
 from benchmark.errors import InputError
 from benchmark.results.record import Result
@@ -31,7 +31,7 @@ def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def page(results: Sequence[Result]) -> str:
-    return render(results)[site.PAGE]
+    return site.render(ordered_boards(results))[site.PAGE]
 
 
 def content(text: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_failed_runs_are_told() -> None:
 
 
 def test_a_column_is_bold_where_the_markdown_board_is() -> None:
-    board = markdown.render(RESULTS)["awa1.md"]
+    board = markdown.render(ordered_boards(RESULTS))["awa1.md"]
     accuracies = board.partition("### Accuracy")[2].partition("###")[0]
     bold = sum(len(re.findall(r"\*\*[\d.]+\*\*", line)) for line in accuracies.splitlines())
     first = next(b for b in content(page(RESULTS))["boards"] if f"Features {b['features']}" in board)

@@ -1,0 +1,184 @@
+"""What the studied loss changes in every method, as one picture: an SVG that is the same on every machine."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from benchmark.boards import HEADER
+from benchmark.boards.comparison import bootstrap, comparisons
+from benchmark.boards.rows import Board, Row
+from benchmark.boards.view import ACCURACIES, by_interest, in_order, title_of
+from benchmark.boards.wording import between
+from benchmark.registries import LOSSES
+
+NAME = "effect.svg"
+#: What is compared, and what the bootstrap calls it.
+MEASURE, BOOTSTRAPPED = "H calibrated", "H_calibrated"
+#: The loss whose effect is drawn, as the user types it.
+STUDIED = LOSSES.studied.contrasts[0][0]
+
+#: Lengths in pixels.
+_WIDTH, NAMES, _TOP, _LINE, _BOTTOM, _GAP = 980, 172, 92, 20, 44, 18
+#: Colours of Okabe and Ito (colour-blind safe), on a ground of its own: a page's theme may differ from the system's.
+_STYLE = """
+text { font: 12px system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; fill: #1a212b }
+.head { font-weight: 600 } .muted { fill: #566070 }
+.ground { fill: #ffffff } .band { fill: #f3f5f8 } .rule { stroke: #ccd2db } .zero { stroke: #566070 }
+.default { stroke: #0072b2 } .default.told { fill: #0072b2 }
+.tuned { stroke: #b84a00 } .tuned.told { fill: #b84a00 }
+.untold { fill: #ffffff }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6eaf0 } .muted { fill: #a3aebd }
+  .ground { fill: #11151b } .band { fill: #1a2029 } .rule { stroke: #343e4c } .zero { stroke: #a3aebd }
+  .default { stroke: #56b4e9 } .default.told { fill: #56b4e9 }
+  .tuned { stroke: #f0a030 } .tuned.told { fill: #f0a030 }
+  .untold { fill: #11151b }
+}
+"""
+
+
+class Effect(NamedTuple):
+    """What the studied loss changes in one row's calibrated H, in percentage points.
+
+    Attributes:
+        row: the row with the studied loss.
+        mean: the mean paired difference to the reference.
+        interval: its 95 % bootstrap interval over seeds and classes.
+    """
+
+    row: Row
+    mean: float
+    interval: tuple[float, float] | None
+
+    @property
+    def kind(self) -> str:
+        """How it looks: that of default settings or of tuned ones, told from 0 or not."""
+        return f"{'tuned' if self.row.spec.tuned else 'default'} {'told' if self.told else 'untold'}"
+
+    @property
+    def told(self) -> bool:
+        """The interval leaves 0 out."""
+        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+
+
+def effects(boards: Mapping[Board, Sequence[Row]]) -> dict[str, list[Effect]]:
+    """Data set -> what changes there, on the boards of real data with the strict protocol and the proposed split."""
+    found: dict[str, list[Effect]] = {}
+    for board, rows in by_interest(boards).items():
+        if board.simulated or board.protocol != "strict" or board.partition != "proposed":
+            continue
+        studied = [row for row in rows if row.runs and row.spec.loss_label == STUDIED]
+        for row, differences, reference in comparisons(studied, {MEASURE: ACCURACIES[MEASURE]}, rows):
+            if reference and MEASURE in differences:
+                interval = bootstrap(row, reference, BOOTSTRAPPED)
+                found.setdefault(board.dataset, []).append(Effect(row, differences[MEASURE].mean, interval))
+    return found
+
+
+def tally(found: Sequence[Effect]) -> tuple[str, str]:
+    """``higher in 9 of 20 (2 clear of 0)``, and how often it is lower."""
+    higher, lower = ([e for e in found if sign * e.mean > 0] for sign in (1, -1))
+    return (
+        f"higher in {len(higher)} of {len(found)} ({sum(e.told for e in higher)} clear of 0)",
+        f"lower in {len(lower)} ({sum(e.told for e in lower)})",
+    )
+
+
+def render(boards: Mapping[Board, Sequence[Row]]) -> dict[str, str]:
+    """The picture, a line a method and a column a data set: its name -> SVG; nothing where nothing is compared."""
+    columns = effects(boards)
+    return {NAME: HEADER + _picture(columns)} if columns else {}
+
+
+def _picture(columns: Mapping[str, Sequence[Effect]]) -> str:
+    names = list(dict.fromkeys(map(title_of, in_order(e.row for found in columns.values() for e in found))))
+    bottom = _TOP + _LINE * len(names)
+    scale = _Scale(columns)
+    losses = f"{LOSSES.studied.title} minus {LOSSES[LOSSES.reference].title}"
+    title = f"{losses} in calibrated H, in percentage points, with 95 % intervals over seeds and classes"
+    drawn = [
+        f'<rect class="ground" width="{_WIDTH}" height="{bottom + _BOTTOM}"/>',
+        *_text(8, 20, title, "head", anchor="start"),
+        *_legend(44),
+    ]
+    for i, name in enumerate(names):
+        y = _TOP + _LINE * i
+        if i % 2 == 0:
+            drawn.append(f'<rect class="band" y="{y}" width="{_WIDTH}" height="{_LINE}"/>')
+        drawn += _text(NAMES - 8, y + 14, name, anchor="end")
+    for column, dataset in enumerate(columns):
+        drawn += _text(scale.x(column, 0), _TOP - 24, dataset, "head")
+        drawn += [*_axis(scale, column, bottom), *_column(scale, column, columns[dataset], names)]
+        for i, line in enumerate(tally(columns[dataset])):
+            drawn += _text(scale.x(column, 0), bottom + 18 + 16 * i, line)
+    size = f'viewBox="0 0 {_WIDTH} {bottom + _BOTTOM}" width="{_WIDTH}" height="{bottom + _BOTTOM}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">\n<title>{html.escape(title)}</title>'
+    return "\n".join([head, f"<style>{_STYLE}</style>", *drawn, "</svg>"]) + "\n"
+
+
+class _Scale:
+    """Where a value of a column lies: all columns share the scale, and are as wide."""
+
+    def __init__(self, columns: Mapping[str, Sequence[Effect]]) -> None:
+        ends = [abs(end) for found in columns.values() for e in found for end in (e.mean, *(e.interval or ()))]
+        self.limit: int = math.ceil(max(*ends, 1.0))
+        self._pitch = (_WIDTH - NAMES) / len(columns)
+
+    def x(self, column: int, value: float) -> float:
+        half = (self._pitch - _GAP) / 2
+        return NAMES + self._pitch * (column + 0.5) + half * value / self.limit
+
+
+def _column(scale: _Scale, column: int, found: Sequence[Effect], names: Sequence[str]) -> list[str]:
+    drawn = []
+    for i, name in enumerate(names):
+        same = [effect for effect in found if title_of(effect.row) == name]
+        for k, effect in enumerate(same, start=1):
+            drawn += _effect(effect, scale, column, _TOP + _LINE * (i + k / (len(same) + 1)))
+    return drawn
+
+
+def _axis(scale: _Scale, column: int, bottom: float) -> list[str]:
+    step = next(step for step in (1, 2, 5, 10, 20, 50) if scale.limit < 3 * step)
+    drawn = []
+    for value in (-2 * step, -step, 0, step, 2 * step):
+        if abs(value) > scale.limit:
+            continue
+        x = scale.x(column, value)
+        drawn += [
+            f'<line class="{"rule" if value else "zero"}" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"/>',
+            *_text(x, _TOP - 6, f"{value:+d}" if value else "0", "muted"),
+        ]
+    return drawn
+
+
+def _effect(effect: Effect, scale: _Scale, column: int, y: float) -> list[str]:
+    said = f"{title_of(effect.row)}, {'tuned' if effect.row.spec.tuned else 'default settings'}: {effect.mean:+.2f}"
+    drawn = [f"<g><title>{html.escape(said + between(effect.interval))}</title>"]
+    if effect.interval:
+        low, high = (scale.x(column, end) for end in effect.interval)
+        drawn.append(f'<line class="{effect.kind}" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    return [*drawn, _marker(scale.x(column, effect.mean), y, effect.kind), "</g>"]
+
+
+def _marker(x: float, y: float, kind: str) -> str:
+    """A circle for default settings, a diamond for tuned ones."""
+    if kind.startswith("default"):
+        return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.2" stroke-width="1.4"/>'
+    return f'<path class="{kind}" d="M{x:.1f} {y - 4.2:.1f}l4.2 4.2-4.2 4.2-4.2-4.2z" stroke-width="1.4"/>'
+
+
+def _legend(y: float) -> list[str]:
+    kinds = {"default untold": "default settings", "tuned untold": "tuned", "default told": "filled: clear of 0"}
+    drawn = []
+    for i, (kind, words) in enumerate(kinds.items()):
+        x = 8 + 130 * i
+        drawn += [_marker(x, y - 4, kind), *_text(x + 10, y, words, anchor="start")]
+    return drawn
+
+
+def _text(x: float, y: float, words: str, kind: str = "", anchor: str = "middle") -> list[str]:
+    return [f'<text class="{kind}" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{html.escape(words)}</text>']
