@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -58,7 +59,9 @@ def test_measures_are_those_of_the_runs() -> None:
     runs = [run for run in RESULTS if run.spec.key == row["key"]]
     index = [column.id for column in site.COLUMNS].index("T1")
     values = [run.evaluation.metrics.T1 for run in runs if run.evaluation]
-    assert row["measures"][index] == [round(np.mean(values), 1), round(np.std(values, ddof=1), 1), values]
+    assert row["measures"][index] == [round(np.mean(values), 1), round(np.std(values, ddof=1), 1), values, ANY]
+    low, high = row["measures"][index][3]
+    assert low < np.mean(values) < high
     assert board["classes"] == ["False -2", "False 0", "False 2"]
     assert row["classes"] == pytest.approx([np.mean(values) + d for d in (-2, 0, 2)], abs=0.051)
     assert row["files"][3] == f"../results/awa1/ale+remse/{row['key']}-s3.json"
@@ -75,6 +78,20 @@ def test_boards_are_those_of_the_statistics_real_ones_first_and_labelled() -> No
     assert (found[0]["protocol"], found[0]["split"]) == ("strict", "proposed")
     dirty = {row["name"]: row["marks"] for b in found for row in b["rows"] if row["marks"]}
     assert dirty == {"clswgan": "†", "my|method": "†"}
+
+
+def test_differences_ranks_and_published_figures_are_those_of_the_boards() -> None:
+    found = content(page(page_results()))
+    board = found["boards"][0]
+    row = next(r for r in board["rows"] if (r["name"], r["loss"]) == ("eszsl", "remse"))
+    assert row["differences"][0] == [0.5, "+0.50 [0.5, 0.5] (deterministic)"]
+    assert {title: len(every) for title, every in board["published"].items()} == {"ALE (2016)": 1, "ESZSL (2015)": 1}
+    assert board["published"]["ALE (2016)"][0]["T1"] == 59.9
+    assert [(r["id"], r["simulated"], r["datasets"]) for r in found["ranks"]] == [
+        (loss, False, ["abc", "awa1", "xyz"]) for loss in ("mse", "remse")
+    ]
+    assert found["ranks"][0]["ranks"] == [["eszsl", 1.33], ["ale", 1.67], ["guest", 3.0]]
+    assert not any(b["published"] for b in found["boards"] if b["simulated"] or b["split"] == "random")
 
 
 def test_failed_runs_are_told() -> None:

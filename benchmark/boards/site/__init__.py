@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from benchmark import boards
-from benchmark.boards.comparison import Comparison, comparisons
+from benchmark.boards.comparison import Comparison, bootstrap, comparisons, own_interval, rankings
 from benchmark.boards.rows import Board, Measure, Row, imbalance, metric
 from benchmark.boards.view import (
     ACCURACIES,
+    BOOTSTRAPPED,
     COSTS,
     ERROR_UNIT,
     ERRORS,
@@ -34,9 +35,11 @@ from benchmark.boards.view import (
     by_interest,
     classes_of,
     command_of,
+    entry_of,
     family_of,
     marks_of,
     path_of,
+    published_figures,
     title_of,
     unseen_classes,
 )
@@ -102,13 +105,15 @@ GROUPS = {
         "Accuracy",
         "In percent. T1: unseen classes alone. U, S: unseen and seen classes, with all of them as candidates; H: their "
         "harmonic mean. cal.: calibrated, the scores of seen classes lowered by a gamma from validation (literature "
-        "protocol: from test). Bold: the best of a column among the rows of this board with the most runs, and those "
-        "of methods that draw no random number, which have one.",
+        "protocol: from test). In brackets: 95 % interval by a bootstrap over seeds and classes. Bold: the best of a "
+        "column among the rows of this board with the most runs, and those of methods that draw no random number, which "
+        "have one.",
     ),
     "difference": (
         f"Difference to {LOSSES.reference}",
         f"Row minus {LOSSES.reference} of the same method with the same settings, paired over common runs; std in "
-        f"{ERROR_UNIT:.0e}. p: two-sided paired t-test, adjusted by Holm for all tests of this board.",
+        f"{ERROR_UNIT:.0e}. p: two-sided paired t-test, adjusted by Holm for all tests of this board. In brackets: "
+        "95 % interval by a paired bootstrap over seeds and classes, not adjusted.",
     ),
     "unseen": ("Imbalance, unseen classes", _ERRORS_NOTE.format("unseen")),
     "seen": ("Imbalance, seen classes", _ERRORS_NOTE.format("seen")),
@@ -161,7 +166,32 @@ def _content(rows: Mapping[Board, Sequence[Row]]) -> dict[str, Any]:
         "tested": list(TESTED),
         "marks": MARKS,
         "boards": [_board(board, of_board) for board, of_board in by_interest(rows).items()],
+        "ranks": [ranking for kind in (False, True) for ranking in _ranks(rows, simulated=kind)],
     }
+
+
+def _ranks(rows: Mapping[Board, Sequence[Row]], *, simulated: bool) -> list[dict[str, Any]]:
+    """Methods ranked in AUSUC over the data sets of one kind, under each loss: the reference first."""
+    shared = {
+        board: [row for row in of_board if row.runs]
+        for board, of_board in rows.items()
+        if (board.simulated, board.protocol, board.partition) == (simulated, "strict", "proposed")
+    }
+    found = rankings(shared, ACCURACIES["AUSUC"])
+    ordered = sorted(found, key=lambda of: (of[1], of[0] != LOSSES.reference, LOSSES.order(of[0]), of[0]))
+    return [
+        {
+            "id": loss + (" tuned" if tuned else ""),
+            "simulated": simulated,
+            "ranks": [[name, round(rank, 2)] for name, rank in ranking.ranks.items()],
+            "datasets": ranking.datasets,
+            "p": None if ranking.p is None else round(ranking.p, 4),
+            "critical": round(ranking.critical_difference, 2),
+            "groups": [group for group in ranking.groups if len(group) > 1],
+        }
+        for loss, tuned in ordered
+        if (ranking := found[loss, tuned])
+    ]
 
 
 def _board(board: Board, rows: Sequence[Row]) -> dict[str, Any]:
@@ -174,7 +204,19 @@ def _board(board: Board, rows: Sequence[Row]) -> dict[str, Any]:
         **board.record(),
         "about": PROTOCOLS[board.protocol],
         "classes": classes,
+        "published": _published(board, ran),
         "rows": [_row(row, compared.get(row), best, classes) for row in rows],
+    }
+
+
+def _published(board: Board, rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
+    """Title of a method -> what papers report of it on this data."""
+    return {
+        title_of(row): [
+            {"source": paper.source, "status": paper.status, "note": paper.note, **results} for paper, results in found
+        ]
+        for row in rows
+        if entry_of(row) and (found := published_figures(board, row))
     }
 
 
@@ -206,18 +248,27 @@ def _link(run: Result) -> str:
 
 
 def _values(row: Row, column: Column) -> list[Any] | None:
-    """Mean, deviation, and the value of each run."""
+    """Mean, deviation, the value of each run, and the 95 % interval of those that have one."""
     if not (summary := row.summary(column.measure)):
         return None
     std = None if summary.std is None else round(summary.std, column.digits)
     values = [round(value, column.digits + 1) for value in (row.values(column.measure) or {}).values()]
-    return [round(summary.mean, column.digits), std, values]
+    named = {title.replace(" ", "_"): name for title, name in BOOTSTRAPPED.items()}
+    interval = own_interval(row, named[column.id]) if column.id in named else None
+    shown = [[round(end, column.digits) for end in interval]] if interval else []
+    return [round(summary.mean, column.digits), std, values, *shown]
 
 
 def _differences(compared: Comparison | None) -> list[list[Any] | None]:
     """For each tested measure the mean difference and how it is written."""
-    found = (compared.differences.get(name) if compared else None for name in TESTED)
-    return [[round(value.mean, 2), difference(value)] if value else None for value in found]
+    if compared is None:
+        return [None] * len(TESTED)
+    row, found, reference = compared
+    intervals = {title: bootstrap(row, reference, name) for title, name in BOOTSTRAPPED.items()} if reference else {}
+    return [
+        [round(value.mean, 2), difference(value, intervals.get(title))] if (value := found.get(title)) else None
+        for title in TESTED
+    ]
 
 
 def _unseen(run: Result) -> dict[str, float]:

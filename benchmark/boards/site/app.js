@@ -32,7 +32,7 @@
 
   // The state
 
-  const SINGLE = {kind: '', dataset: '', protocol: '', board: '', q: '', family: '', loss: '', columns: 'accuracy', sort: ''};
+  const SINGLE = {kind: '', dataset: '', protocol: '', board: '', q: '', family: '', loss: '', columns: 'accuracy', sort: '', ranked: ''};
   const SEVERAL = ['pick', 'open'];
   let state, board, table, shownColumns;
 
@@ -65,8 +65,13 @@
     for (const name of SEVERAL) state[name] = [...new Set(state[name])].filter(key => rows.some(row => row.key === key));
     state.pick = state.pick.slice(0, charts.MAXIMUM);
     shownColumns = columnsOf(state.columns);
+    known('ranked', rankings().map(r => r.id));
     known('sort', ['method', 'loss', 'family', 'n', ...shownColumns.map(c => c.id)].flatMap(id => [id, `-${id}`]));
   }
+
+  /** By AUSUC where it is shown and nothing else was asked for; else in the board's own order. */
+  const order = () => state.sort || (shownColumns.some(c => c.id === 'AUSUC') ? '-AUSUC' : '');
+  const rankings = () => data.ranks.filter(r => board && r.simulated === board.simulated);
 
   const matchingBoards = () => data.boards.filter(b =>
     (!state.kind || b.simulated === (state.kind === 'simulated')) &&
@@ -110,15 +115,25 @@
       return data.tested.map((name, i) => ({
         id: `delta_${name.replaceAll(' ', '_')}`, title: `Δ ${name.replace('calibrated', 'cal.')}`, falling: true,
         value: row => row.differences[i]?.[0], cell: row => differenceCell(row.differences[i]?.[1] ?? NONE),
+        fields: row => [['', row.differences[i]?.[0]], ['_test', row.differences[i]?.[1]]],
       }));
     }
-    return inGroup(group).map(column => ({...column, value: row => row.measures[column.index]?.[0], cell: row => measureCell(row, column)}));
+    return inGroup(group).map(column => {
+      const bounded = board?.rows.some(row => row.measures[column.index]?.[3]);
+      return {
+        ...column, value: row => row.measures[column.index]?.[0], cell: row => measureCell(row, column),
+        fields: row => {
+          const [mean, std, , interval] = row.measures[column.index] ?? [];
+          return [['', mean], ['_std', std], ...(bounded ? [['_low', interval?.[0]], ['_high', interval?.[1]]] : [])];
+        },
+      };
+    });
   }
 
-  /** "+0.42 (p = 0.03)" on two lines. */
+  /** "+0.42 [0.1, 0.8] (p = 0.03)": the difference, and below it what it is worth. */
   function differenceCell(text) {
-    const [mean, test] = text.split(' (');
-    return [mean, test ? el('span', {class: 'test'}, ` (${test}`) : ''];
+    const [mean, ...rest] = text.split(' ');
+    return [mean, rest.length ? el('span', {class: 'test'}, ` ${rest.join(' ')}`) : ''];
   }
 
   function measureCell(row, column) {
@@ -128,6 +143,7 @@
     return [
       row.best.includes(column.id) ? el('strong', {}, mean) : mean,
       measure[1] === null ? '' : el('span', {class: 'muted'}, ` ± ${measure[1].toFixed(column.digits)}`),
+      measure[3] ? el('span', {class: 'test'}, ` [${measure[3].map(end => end.toFixed(column.digits)).join(', ')}]`) : '',
     ];
   }
 
@@ -148,7 +164,7 @@
     if (!board) {
       for (const id of ['board-about', 'note', 'marks']) $(id).replaceChildren();
       $('status').textContent = 'No board matches these filters.';
-      $('compare').hidden = $('picked').hidden = true;
+      $('compare').hidden = $('picked').hidden = $('ranks').hidden = true;
       return;
     }
     const group = data.groups.find(g => g.id === state.columns);
@@ -180,12 +196,13 @@
     $('table').tHead.replaceChildren(head);
     lines.clear();
     drawRows();
+    drawRanks();
   }
 
-  /** First the largest or, of text and errors, the smallest; then the other way round; then the board's own order. */
+  /** First the largest or, of text and errors, the smallest; then the other way round; then as at first. */
   function sortBy(column) {
     const orders = column.falling ? [`-${column.id}`, column.id] : [column.id, `-${column.id}`];
-    change({sort: orders[orders.indexOf(state.sort) + 1] ?? ''});
+    change({sort: orders[orders.indexOf(order()) + 1] ?? ''});
   }
 
   const lines = new Map(); // key -> its line, as long as board and columns stay
@@ -193,11 +210,11 @@
   /** Draw what filters, order and opened rows change. */
   function drawRows() {
     if (!board) return;
-    const sorted = state.sort.replace(/^-/, '');
+    const sorted = order().replace(/^-/, ''), falling = order().startsWith('-');
     const filters = ['family', 'loss'].filter(id => state[id]).map(id => ({id, value: state[id]}));
     table.setOptions(old => ({...old, state: {
       ...table.initialState,
-      sorting: sorted ? [{id: sorted, desc: state.sort.startsWith('-')}] : [],
+      sorting: sorted ? [{id: sorted, desc: falling}] : [],
       columnFilters: filters, globalFilter: state.q.toLowerCase().split(/\s+/).filter(Boolean),
     }}));
     const rows = table.getRowModel().rows.map(row => row.original);
@@ -213,13 +230,13 @@
     $('table').tBodies[0].replaceChildren(...(body.length ? body : [none]));
     if (focused !== document.activeElement && focused.isConnected) focused.focus({preventScroll: true});
     for (const th of $('table').tHead.querySelectorAll('[data-column]')) {
-      const own = th.dataset.column === sorted, falling = state.sort.startsWith('-');
+      const own = th.dataset.column === sorted;
       if (own) th.setAttribute('aria-sort', falling ? 'descending' : 'ascending'); else th.removeAttribute('aria-sort');
       th.querySelector('.arrow').textContent = own ? (falling ? '▼' : '▲') : '↕';
     }
     const title = [...baseColumns(), ...shownColumns].find(c => c.id === sorted)?.title;
     $('status').textContent = `${rows.length} of ${board.rows.length} rows shown` +
-      (title ? `, sorted by ${title}, ${state.sort.startsWith('-') ? 'descending' : 'ascending'}` : ', by family, year and loss') + '.';
+      (title ? `, sorted by ${title}, ${falling ? 'descending' : 'ascending'}` : ', by family, year and loss') + '.';
     fit();
     drawPicked();
   }
@@ -278,8 +295,20 @@
         el('caption', {}, 'Its runs'),
         el('thead', {}, el('tr', {}, el('th', {scope: 'col'}, 'Run file'), accuracy.map(c => el('th', {scope: 'col', class: 'number'}, c.title)))),
         el('tbody', {}, runs))) : null,
+      published(row),
       command(row),
       folder ? el('p', {}, 'Settings ', el('code', {}, row.key), ' in ', el('a', {href: folder}, folder.replace('../', ''))) : null)));
+  }
+
+  /** What papers report of the row's method on this data. */
+  function published(row) {
+    const found = board.published[row.method], names = ['T1', 'U', 'S', 'H'];
+    if (!found) return null;
+    return el('div', {class: 'inner', role: 'region', tabindex: '0', 'aria-label': `Published figures of ${row.method}`}, el('table', {},
+      el('caption', {}, `Published figures of ${row.method}, selected on test`),
+      el('thead', {}, el('tr', {}, el('th', {scope: 'col'}, 'Source'), names.map(name => el('th', {scope: 'col', class: 'number'}, name)), el('th', {scope: 'col'}, 'Status'))),
+      el('tbody', {}, found.map(paper => el('tr', {}, el('th', {scope: 'row'}, paper.source),
+        names.map(name => el('td', {class: 'number'}, paper[name]?.toFixed(1) ?? NONE)), el('td', {}, [paper.status, paper.note].filter(Boolean).join('; ')))))));
   }
 
   const command = row => el('div', {class: 'command'}, el('p', {}, 'Reproduce it, at the commit of the runs (real data need ',
@@ -302,6 +331,43 @@
     } catch {
       return false;
     }
+  }
+
+  // What is shown, as a file
+
+  function csv() {
+    const text = value => (/^[=+\-@\t\r]/.test(value) ? `'${value}` : value); // a spreadsheet would take it for a formula
+    const facts = ['dataset', 'simulated', 'features', 'revision', 'protocol', 'split'].map(name => [name, text(String(board[name]))]);
+    const record = row => [
+      ...facts, ...['method', 'setup', 'profile', 'loss', 'family', 'n', 'key'].map(name => [name, text(row[name] ?? '')]),
+      ...shownColumns.flatMap(column => column.fields(row).map(([field, value]) => [column.id + field, value ?? ''])),
+    ];
+    const quoted = value => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+    const shown = table.getRowModel().rows.map(row => record(row.original));
+    const head = record(board.rows[0]).map(([name]) => name);
+    return [head, ...shown.map(fields => fields.map(([, value]) => value))].map(fields => `${fields.map(quoted).join(',')}\r\n`).join('');
+  }
+
+  function download() {
+    const url = URL.createObjectURL(new Blob([csv()], {type: 'text/csv'}));
+    const said = [board.dataset, board.simulated && 'SIMULATED', board.protocol === 'literature' && 'selected-on-test', state.columns];
+    el('a', {href: url, download: `${said.filter(Boolean).join('-')}.csv`}).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  }
+
+  // Ranks over data sets
+
+  function drawRanks() {
+    const found = rankings(), chosen = found.find(r => r.id === state.ranked) ?? found[0];
+    $('ranks').hidden = !chosen;
+    if (!chosen) return $('ranking').replaceChildren();
+    options($('ranked'), found.map(r => [r.id, r.id]), chosen.id);
+    $('ranks-title').textContent = `Mean ranks in AUSUC over data sets${board.simulated ? ' (SIMULATED)' : ''}`;
+    $('ranks-about').textContent = `Strict protocol, proposed split: ${chosen.datasets.join(', ')}. 1 is the best. Methods that a bar joins lie ` +
+      'within the critical difference: Nemenyi\'s test does not tell them apart at 5 %' +
+      `${chosen.p === null ? '' : ` (Friedman's test: p = ${chosen.p})`}. Over so few data sets ranks describe, and prove little.`;
+    const width = Math.min(560, $('ranks').clientWidth - 34);
+    $('ranking').replaceChildren(charts.ranks(chosen, {caption: `Mean rank under ${chosen.id}${board.simulated ? ' (SIMULATED)' : ''}`, width}));
   }
 
   // Picked rows
@@ -395,6 +461,8 @@
   $('columns').addEventListener('change', event => change({columns: event.target.value, sort: ''}, draw));
   for (const name of ['family', 'loss']) $(name).addEventListener('change', event => change({[name]: event.target.value}));
   $('q').addEventListener('input', event => change({q: event.target.value}));
+  $('ranked').addEventListener('change', event => change({ranked: event.target.value}, drawRanks));
+  $('download').addEventListener('click', download);
   $('reset').addEventListener('click', () => change({...SINGLE, ...reset, board: state.board, open: []}, draw));
   $('clear').addEventListener('click', () => { change({pick: []}, drawPicked); $('board-title').focus(); });
   $('go-compare').addEventListener('click', () => { $('compare-title').focus({preventScroll: true}); $('compare').scrollIntoView(); });
@@ -412,16 +480,16 @@
   addEventListener('keydown', event => { if (event.key === 'Escape') unpeek(); });
 
   let width = innerWidth;
-  addEventListener('resize', () => { if (innerWidth !== width && board) { width = innerWidth; fit(); drawPicked(); } });
+  addEventListener('resize', () => { if (innerWidth !== width && board) { width = innerWidth; fit(); drawPicked(); drawRanks(); } });
   addEventListener('hashchange', () => { readAddress(); settle(); draw(); });
 
   // The theme is the reader's, not the view's: it is kept by the browser, where that may be, and not in the address.
-  const theme = $('theme');
+  const theme = $('theme'), THEME = 'zsl-leaderboards-theme';
   const applyTheme = () => { document.documentElement.dataset.theme = theme.value; };
-  try { theme.value = localStorage.getItem('theme') ?? ''; } catch { /* no storage: the system's theme */ }
+  try { theme.value = localStorage.getItem(THEME) ?? ''; } catch { /* no storage: the system's theme */ }
   theme.addEventListener('change', () => {
     applyTheme();
-    try { localStorage.setItem('theme', theme.value); } catch { /* it holds until the page is left */ }
+    try { localStorage.setItem(THEME, theme.value); } catch { /* it holds until the page is left */ }
   });
   applyTheme();
 

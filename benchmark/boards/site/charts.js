@@ -107,6 +107,30 @@ const charts = (() => {
     });
   }
 
+  /** Mean ranks, and which of them Nemenyi's test does not tell apart: a critical-difference diagram on its side. */
+  function ranks(ranking, {caption, width}) {
+    const names = ranking.ranks.map(([name]) => name), k = names.length;
+    const points = ranking.ranks.map(([name, rank]) => ({name, rank}));
+    const end = Math.max(k, 1 + ranking.critical), step = Math.max(0.3, end * 0.035);
+    const bars = ranking.groups.map((group, i) => ({x: end + step * (i + 1), from: group[0], to: group[group.length - 1]}));
+    const words = `${points.map(p => `${p.name} ${p.rank}`).join(', ')}. Critical difference ${ranking.critical}. ` +
+      `Not told apart: ${ranking.groups.map(group => group.join(', ')).join('; ') || 'none'}`;
+    return figure(caption, words, {
+      width, height: (k + 1) * 21 + 46, marginLeft: Math.min(width / 2.4, d3.max(names, name => name.length) * 6.8 + 12), marginRight: 12, marginTop: 28, marginBottom: 12,
+      x: {domain: [1, end + step * (bars.length + 1)], label: null, axis: null},
+      y: {type: 'point', domain: ['', ...names], label: null, tickSize: 0, padding: 0.5},
+      marks: [
+        Plot.axisX(d3.range(1, k + 1, Math.ceil(k / 12)), {anchor: 'top', label: null, tickSize: 0}),
+        Plot.gridX(d3.range(1, k + 1, Math.ceil(k / 12)), {stroke: 'var(--line)', strokeOpacity: 1}),
+        Plot.ruleY([{y: '', x1: 1, x2: 1 + ranking.critical}], {y: 'y', x1: 'x1', x2: 'x2', stroke: 'var(--text)', strokeWidth: 2, marker: 'tick'}),
+        Plot.text([{y: '', x: 1 + ranking.critical / 2}], {y: 'y', x: 'x', text: () => `critical difference ${ranking.critical.toFixed(1)}`, dy: -8, fill: 'var(--text)', stroke: 'var(--surface)', strokeWidth: 4}),
+        Plot.ruleX(bars, {x: 'x', y1: 'from', y2: 'to', stroke: 'var(--row-1)', strokeWidth: 5, strokeLinecap: 'round'}),
+        Plot.ruleY(points, {y: 'name', x1: 1, x2: 'rank', stroke: 'var(--row-0)', strokeOpacity: 0.4, strokeWidth: 2}),
+        Plot.dot(points, {y: 'name', x: 'rank', fill: 'var(--row-0)', r: 5, title: p => `${p.name}: ${p.rank}`}),
+      ],
+    });
+  }
+
   /** T1 of each unseen class. */
   function classes(rows, board, {caption, width}) {
     const values = board.classes.flatMap((name, k) => rows.map((row, i) => ({name, i, row, value: row.classes[k]})).filter(v => v.value !== null));
@@ -125,5 +149,5 @@ const charts = (() => {
     });
   }
 
-  return {MAXIMUM, symbol, dots, runs, position, classes};
+  return {MAXIMUM, symbol, dots, runs, position, ranks, classes};
 })();
