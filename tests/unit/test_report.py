@@ -337,9 +337,9 @@ def test_no_page_names_the_folder_of_the_data(tmp_path: Path, monkeypatch: pytes
 
 
 def test_no_generated_file_names_a_path_of_a_machine() -> None:
-    kinds = {".md", ".html", ".json", ".svg", ".yaml"}
+    kinds = {".md", ".html", ".json", ".jsonl", ".svg", ".yaml"}
     files = [path for path in sorted((ROOT / "leaderboards").rglob("*")) if path.suffix in kinds]
-    assert len(files) > 2000
+    assert len(files) > 100
     assert [str(path.relative_to(ROOT)) for path in files if MACHINES_PATH.search(path.read_bytes())] == []
 
 

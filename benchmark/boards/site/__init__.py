@@ -106,8 +106,8 @@ GROUPS = {
         "In percent. T1: unseen classes alone. U, S: unseen and seen classes, with all of them as candidates; H: their "
         "harmonic mean. cal.: calibrated, the scores of seen classes lowered by a gamma from validation (literature "
         "protocol: from test). In brackets: 95 % interval by a bootstrap over seeds and classes. Bold: the best of a "
-        "column among the rows of this board with the most runs, and those of methods that draw no random number, which "
-        "have one.",
+        "column among the rows of this board with the most runs, and those of methods that draw no random number, "
+        "which have one.",
     ),
     "difference": (
         f"Difference to {LOSSES.reference}",
