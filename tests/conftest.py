@@ -1,13 +1,18 @@
 """Fixtures for all tests."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+
+from benchmark.registries import DATASETS, LOSSES, METHODS
+from benchmark.registry import Registry
 
 # The tests run in as many processes as there are cores, and a busy machine makes slow examples no failure.
 torch.set_num_threads(1)
@@ -21,6 +26,20 @@ def _own_cache() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSL_CACHE", os.environ.get("ZSL_CACHE", folder))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_plugins() -> Iterator[None]:
+    """Forget after each test what plug-ins registered in it, of which other tests would make pages and boards."""
+    registries: tuple[Registry[Any], ...] = (METHODS, LOSSES, DATASETS)
+    before, modules = [{**registry._entries} for registry in registries], {*sys.modules}
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry._entries.clear()
+        registry._entries.update(entries)
+    for name in {*sys.modules} - modules:
+        if name.startswith("zsl_plugin_"):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
