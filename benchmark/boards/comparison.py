@@ -164,6 +164,11 @@ def own_interval(row: Row, name: str) -> tuple[float, float] | None:
     return _percentiles(found.means) if found else None
 
 
+def clear_of_zero(interval: tuple[float, float] | None) -> bool:
+    """Whether there is an interval, and 0 lies outside of it."""
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
+
+
 def ranking(values: Mapping[str, Sequence[float]], datasets: Sequence[str]) -> Ranking:
     """Friedman's test and Nemenyi's critical difference.
 

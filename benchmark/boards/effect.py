@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmark.boards import HEADER
-from benchmark.boards.comparison import bootstrap, comparisons
+from benchmark.boards.comparison import bootstrap, clear_of_zero, comparisons
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import ACCURACIES, by_interest, in_order, title_of
 from benchmark.boards.wording import between
@@ -61,7 +61,7 @@ class Effect(NamedTuple):
     @property
     def told(self) -> bool:
         """The interval leaves 0 out."""
-        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+        return clear_of_zero(self.interval)
 
 
 def effects(boards: Mapping[Board, Sequence[Row]]) -> dict[str, list[Effect]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.boards.comparison import Difference, compare
+from benchmark.boards.comparison import Difference, clear_of_zero, compare
 from benchmark.boards.rows import Row, imbalance
 from benchmark.boards.view import ordered_boards
 from benchmark.measures.imbalance import decode
@@ -77,7 +77,7 @@ class Effect(NamedTuple):
         """The interval leaves 0 out; a difference without variance is told from 0 by any value."""
         if self.interval is None:
             return self.difference.constant and abs(self.value) > 1e-9
-        return self.interval[0] > 0 or self.interval[1] < 0
+        return clear_of_zero(self.interval)
 
 
 class Tally(NamedTuple):

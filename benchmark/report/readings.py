@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmark.boards.comparison import compare
+from benchmark.boards.comparison import clear_of_zero, compare
 from benchmark.boards.markup import code, table, text
 from benchmark.boards.rows import Row, metric
 from benchmark.boards.wording import NONE, count, plural
@@ -98,7 +98,7 @@ def seen_unseen(groups: Sequence[Group]) -> str:
     ]
     found = [d for pair in pairs if (d := compare(*pair, metric("AUSUC")))]
     if found:
-        told = [d for d in found if d.interval and (d.interval[0] > 0 or d.interval[1] < 0)]
+        told = [d for d in found if clear_of_zero(d.interval)]
         parts.append(
             f"AUSUC is higher with {code(STUDIED)} than with {code(REFERENCE)} in {sum(d.mean > 0 for d in found)} of "
             f"{plural(len(found), 'method')} ({sum(d.mean > 0 for d in told)} with an interval above 0), lower in "
