@@ -685,9 +685,6 @@ class Dataset(ABC):
     """
 
     Config: ClassVar[type[DatasetConfig]] = DatasetConfig
-    simulated: ClassVar[bool] = False
-    #: What a reader of its boards has to know; none by default.
-    note: ClassVar[str] = ""
 
     def __init__(self, name: str, config: DatasetConfig, data_root: Path | None) -> None:
         self.name = name

@@ -44,16 +44,23 @@ class LossEntry(Entry[type["RegressionLoss"]]):
 
 @dataclass
 class DatasetEntry(Entry[type["Dataset"]]):
-    """A data set.
+    """A data set; the family of what is not real is ``simulated``.
 
     Attributes:
         stands_in_for: the data set that a simulated one imitates where that one's files are absent.
         marker: the file by which a folder of the data root is known for a data set of this kind. A folder that no
             entry names is read by the class that is registered with its marker.
+        note: what a reader of its boards has to know.
     """
 
     stands_in_for: str | None = None
     marker: str | None = None
+    note: str = ""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is made up: its results are tagged wherever they are shown."""
+        return self.family == "simulated"
 
 
 @dataclass
@@ -254,6 +261,8 @@ def _loss_problem(obj: object) -> str | None:
 def _dataset_problem(obj: object) -> str | None:
     from benchmark.api import Dataset
 
+    if hasattr(obj, "simulated"):
+        return 'simulated = True is an older contract: register it with family="simulated" instead'
     return subclass_problem(obj, Dataset)
 
 

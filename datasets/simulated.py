@@ -160,7 +160,6 @@ class Simulated(Dataset):
 
     Config = SimulatedConfig
     config: SimulatedConfig
-    simulated = True
     recipe: ClassVar[Recipe]
 
     @property

@@ -105,7 +105,7 @@ def tags(board: Board, simulated: str = "", on_test: str = "") -> str:
 
 def note_of(board: Board) -> str:
     """What the data set says of itself; nothing for a folder that is not registered."""
-    return DATASETS[board.dataset].obj.note if board.dataset in DATASETS else ""
+    return DATASETS[board.dataset].note if board.dataset in DATASETS else ""
 
 
 def published_figures(board: Board, row: Row) -> list[tuple[Published, Mapping[str, float | None]]]:

@@ -10,9 +10,10 @@ from torch import Tensor
 from benchmark import parallel
 from benchmark.api import Method
 from benchmark.engine.protocol import HeldOut
-from benchmark.measures.imbalance import encode, error_matrix, summarise
+from benchmark.measures.imbalance import error_matrix, summarise
 from benchmark.measures.metrics import Curve, mean_per_class, per_class_accuracy, predict, seen_unseen_curve
 from benchmark.models.preprocessing import CHUNK, chunks
+from benchmark.results.error_matrix import encode
 from benchmark.results.record import ClassAccuracy, CurvePoints, Evaluation, ImbalanceReport, Metrics, SemanticErrors
 
 
@@ -83,7 +84,7 @@ def _imbalance(method: Method, held_out: HeldOut, keep_errors: bool) -> Imbalanc
         SemanticErrors(**asdict(summarise(errors[part], held_out.attributes[part])))
         for part in (slice(None, held_out.n_seen), slice(held_out.n_seen, None))
     )
-    return ImbalanceReport(seen=seen, unseen=unseen, errors=encode(errors) if keep_errors else None)
+    return ImbalanceReport(seen=seen, unseen=unseen, errors=encode(errors.numpy()) if keep_errors else None)
 
 
 def _gzsl_scores(method: Method, held_out: HeldOut) -> tuple[Tensor, Tensor]:

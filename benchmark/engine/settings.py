@@ -10,7 +10,7 @@ from benchmark.api import AUTO, Dataset, LossConfig, MethodConfig
 from benchmark.config import Layer, Profile, load_file, resolve
 from benchmark.engine.tuned import layer
 from benchmark.errors import InputError
-from benchmark.registries import LOSSES, METHODS
+from benchmark.registries import DATASETS, LOSSES, METHODS
 from benchmark.results.record import Protocol, Spec
 
 #: A name, and what the user set of what it names.
@@ -53,7 +53,7 @@ def make_spec(
         protocol=protocol,
         partition=partition,
         dataset=dataset.name,
-        simulated=dataset.simulated,
+        simulated=dataset.name in DATASETS and DATASETS[dataset.name].simulated,
         features=dataset.features,
         revision=dataset.revision,
         method=method,

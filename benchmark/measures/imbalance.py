@@ -1,4 +1,4 @@
-"""How unevenly a method errs over semantics: the error matrix, measures that sum it up, and its compact JSON form.
+"""How unevenly a method errs over semantics: the error matrix, and measures that sum it up.
 
 Source: Ye et al., Rebalanced Zero-Shot Learning, TIP 2023, arXiv 2210.07031. Tensors may lie on any device; what is
 returned lies on the CPU in float64.
@@ -6,23 +6,11 @@ returned lies on the CPU in float64.
 
 from __future__ import annotations
 
-import base64
 import math
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-
-_ENCODING = "sqrt-float16-zlib-base64"
-_COARSE = "log-uint8-zlib-base64"
-#: The decades of errors below the largest one that 8 bits tell apart, in steps of 6 %; what is smaller is 0 in them.
-_DECADES = 6
-#: The codes of 8 bits: 0 is no error, 254 the largest one.
-_LARGEST, _ABSENT = 254, 255
 
 
 @dataclass(frozen=True)
@@ -106,75 +94,6 @@ def summarise(errors: Tensor, values: Tensor) -> Imbalance:
         r=float(r.mean()) if len(r) else None,
         worst_decile=float(worst.mean()),
     )
-
-
-def encode(errors: Tensor) -> dict[str, Any]:
-    """A JSON object of a (C, A) error matrix, small because it keeps float16 roots: 11 bits, down to errors of 4e-9.
-
-    Equal matrices give equal bytes, given the same build of zlib.
-
-    Raises:
-        ValueError: an error is negative or its root overflows float16.
-    """
-    errors = errors.cpu().double()
-    root = errors.sqrt()
-    wrong = errors[(errors < 0) | (root > torch.finfo(torch.float16).max)]
-    if len(wrong):
-        raise ValueError(f"errors must be in 0..4.29e9, got {wrong[0]:g} instead")
-    # NaN has many bit patterns and 0/0 gives another one on other processors: write a single one.
-    halves = torch.where(root.isnan(), torch.nan, root).numpy().astype("<f2")
-    data = base64.b64encode(zlib.compress(halves.tobytes(), level=9)).decode("ascii")
-    return {"encoding": _ENCODING, "shape": list(halves.shape), "data": data}
-
-
-def encode_coarsely(errors: Tensor) -> dict[str, Any]:
-    """A JSON object of a (C, A) error matrix in 8 bits: enough for a picture, as each error is right within 3 %.
-
-    Errors below a millionth of the largest one become 0. What was decoded is encoded to the same bytes.
-
-    Raises:
-        ValueError: an error is negative or infinite.
-    """
-    errors = errors.cpu().double()
-    known = errors[~errors.isnan()]
-    if len(known) and not (known.min() >= 0 and known.max() < math.inf):
-        raise ValueError(f"errors must be finite and not negative, got {known.min():g} to {known.max():g} instead")
-    largest = float(known.max()) if len(known) else 0.0
-    steps = (_LARGEST - 1) * (errors / (largest or 1.0)).log10() / _DECADES
-    codes = (_LARGEST + steps.round()).clamp(min=0).nan_to_num(_ABSENT).to(torch.uint8).numpy()
-    data = base64.b64encode(zlib.compress(codes.tobytes(), level=9)).decode("ascii")
-    return {"encoding": _COARSE, "shape": list(codes.shape), "largest": largest, "data": data}
-
-
-def is_coarse(encoded: Mapping[str, Any]) -> bool:
-    """Whether ``encode_coarsely`` wrote it."""
-    return encoded.get("encoding") == _COARSE
-
-
-def decode(encoded: Mapping[str, Any]) -> Tensor:
-    """The (C, A) error matrix that ``encode`` or ``encode_coarsely`` wrote, within float16's precision or within 3 %.
-
-    Raises:
-        ValueError: ``encoded`` is not what they wrote.
-    """
-    try:
-        if encoded["encoding"] not in (_ENCODING, _COARSE):
-            raise ValueError(f"unknown encoding {encoded['encoding']!r}")
-        raw = zlib.decompress(base64.b64decode(encoded["data"], validate=True))
-        n_classes, n_attributes = encoded["shape"]
-        width = 1 if is_coarse(encoded) else 2
-        if len(raw) != width * n_classes * n_attributes:
-            raise ValueError(f"{len(raw)} bytes for shape {encoded['shape']}")
-        if is_coarse(encoded):
-            codes = np.arange(_ABSENT + 1)
-            values = float(encoded["largest"]) * 10.0 ** (_DECADES * (codes - _LARGEST) / (_LARGEST - 1))
-            values[0], values[_ABSENT] = 0.0, np.nan
-            return torch.from_numpy(values[np.frombuffer(raw, np.uint8)].reshape(n_classes, n_attributes))
-        root = np.frombuffer(raw, "<f2").reshape(n_classes, n_attributes)
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise ValueError(f"error matrix must be as encode wrote it, got {problem} instead") from error
-    return torch.from_numpy(np.square(root, dtype=np.float64))
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

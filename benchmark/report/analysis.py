@@ -11,16 +11,13 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmark.boards.comparison import Difference, clear_of_zero, compare
 from benchmark.boards.rows import Row, imbalance
 from benchmark.boards.view import ordered_boards
-from benchmark.measures.imbalance import decode
 from benchmark.registries import LOSSES
+from benchmark.results.error_matrix import Matrix, decode
 from benchmark.results.record import ClassAccuracy, Result
-
-Matrix = npt.NDArray[np.float64]
 
 #: (loss, what it is compared with). The first is the claim; the others take out of it what else may explain it.
 CONTRASTS = LOSSES.studied.contrasts
@@ -192,7 +189,7 @@ def has_errors(group: Group, loss: str) -> bool:
 def mean_errors(row: Row) -> Matrix:
     """(C, A) the error matrix, averaged over the runs of one partition; ``has_errors`` must hold."""
     reports = [run.evaluation.imbalance for run in runs_of_one_split(row) if run.evaluation]
-    matrices = [decode(report.errors).numpy() for report in reports if report and report.errors]
+    matrices = [decode(report.errors) for report in reports if report and report.errors]
     mean: Matrix = np.mean(matrices, axis=0)
     return mean
 

@@ -16,7 +16,7 @@ from sklearn.manifold import TSNE
 from benchmark.api import Split, derive_seed
 from benchmark.errors import InputError
 from benchmark.models import Model
-from benchmark.report.analysis import Matrix
+from benchmark.results.error_matrix import Matrix
 
 #: The most classes in a map: more could not be told apart by their looks.
 SHOWN = 10

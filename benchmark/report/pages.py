@@ -25,7 +25,6 @@ from benchmark.report.analysis import (
     REFERENCE,
     STUDIED,
     Group,
-    Matrix,
     classes,
     epochs_of,
     grouped,
@@ -33,6 +32,7 @@ from benchmark.report.analysis import (
     mean_errors,
     most_and_least,
 )
+from benchmark.results.error_matrix import Matrix
 from benchmark.results.published import stored
 
 if TYPE_CHECKING:

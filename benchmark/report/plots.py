@@ -22,7 +22,6 @@ from benchmark.report.analysis import (
     CONTRASTS,
     REFERENCE,
     Group,
-    Matrix,
     classes,
     criterion_of,
     effect,
@@ -31,6 +30,7 @@ from benchmark.report.analysis import (
     trend,
 )
 from benchmark.report.canvas import CLASS_STYLES, Style, grid, legend, loss_handles, outer_labels, panels, styles
+from benchmark.results.error_matrix import Matrix
 
 if TYPE_CHECKING:  # its libraries take seconds, which pictures of runs need not wait for
     from benchmark.report.inside import Panel

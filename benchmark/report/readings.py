@@ -18,7 +18,6 @@ from benchmark.report.analysis import (
     STUDIED,
     Effect,
     Group,
-    Matrix,
     Tally,
     classes,
     effect,
@@ -26,6 +25,7 @@ from benchmark.report.analysis import (
     tally,
     trend,
 )
+from benchmark.results.error_matrix import Matrix
 
 # The claims
 

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from pydantic import ValidationError
 
-from benchmark.api import AUTO
-from benchmark.config import Config
 from benchmark.errors import InputError
-from benchmark.measures.imbalance import decode, is_coarse
-from benchmark.measures.metrics import harmonic_mean
 from benchmark.registries import DATASETS, LOSSES, METHODS
 from benchmark.registry import Registry
+from benchmark.results.error_matrix import decode, is_coarse
 from benchmark.results.record import ClassAccuracy, Evaluation, ImbalanceReport, Result, Selection, SemanticErrors, Spec
 from benchmark.results.store import Stored, read_result
 
@@ -81,26 +77,30 @@ def _of_spec(spec: Spec) -> Iterator[str]:
         (LOSSES, spec.loss, "loss_overrides", spec.loss_parameters),
     ):
         for key, value in getattr(spec, given).items():
-            held = settings.get(key)
-            if held != value and held != _resolved(registry, name, settings, key, value):
+            held = settings[key] if key in settings else _default(registry, name, key)
+            if not _holds(held, value):
                 yield f"spec.{given} has {key}={value}, and the settings have {held}"
-    if spec.dataset in DATASETS and DATASETS[spec.dataset].obj.simulated != spec.simulated:
+    if spec.dataset in DATASETS and DATASETS[spec.dataset].simulated != spec.simulated:
         yield f"spec.simulated is {spec.simulated}, which {spec.dataset} is not"
 
 
-def _resolved(registry: Registry[Any], name: str, settings: Mapping[str, Any], key: str, value: Any) -> Any:
-    """``value`` as the settings of a method or loss hold it; as given where that is a plug-in's that is not here.
+def _default(registry: Registry[Any], name: str, key: str) -> Any:
+    """The default of a setting that was added after a run: what the run had; None of a plug-in that is not here."""
+    field = registry[name].obj.Config.model_fields.get(key) if name in registry else None
+    return field and field.default
 
-    ``1e-3``, which YAML reads as a text, is a number there, and a part of a nested setting has its defaults.
+
+def _holds(held: Any, given: Any) -> bool:
+    """Whether a setting holds what was given: all of it, a part of a nested one, or the number that a text writes.
+
+    YAML reads ``1e-3`` as a text.
     """
-    if name not in registry:
-        return value
-    schema: type[Config] = registry[name].obj.Config
-    try:
-        known = {name: held for name, held in settings.items() if held != AUTO}
-        return schema.model_validate({**known, key: value}).model_dump(mode="json").get(key)
-    except ValidationError:
-        return value
+    if isinstance(held, Mapping) and isinstance(given, Mapping):
+        return all(name in held and _holds(held[name], value) for name, value in given.items())
+    if isinstance(held, float) and isinstance(given, str):
+        with suppress(ValueError):
+            return float(given) == held
+    return bool(held == given)
 
 
 def _of_provenance(result: Result) -> Iterator[str]:
@@ -139,8 +139,9 @@ def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
             yield f"per_class {c.name} is a seen class, which has no T1"
     for suffix in ("", "_calibrated"):
         u, s, h = (getattr(metrics, f"{name}{suffix}") for name in "USH")
-        if abs(harmonic_mean(u, s) - h) > _ROUNDING:
-            yield f"H{suffix} must be 2US / (U + S) = {harmonic_mean(u, s):.4f}, got {h:.4f} instead"
+        harmonic = 2 * u * s / (u + s) if u + s else 0.0
+        if abs(harmonic - h) > _ROUNDING:
+            yield f"H{suffix} must be 2US / (U + S) = {harmonic:.4f}, got {h:.4f} instead"
         # The curve passes through (U, S), and S never rises with U.
         low, high = u * s / 100, (100 * u + (100 - u) * s) / 100
         if not low - _ROUNDING <= metrics.AUSUC <= high + _ROUNDING:
@@ -154,15 +155,16 @@ def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.curve:
         curve = evaluation.curve
         same_length = len(curve.seen) == len(curve.unseen)
-        area = (
-            float(torch.trapezoid(torch.tensor(curve.seen), torch.tensor(curve.unseen))) / 100
-            if same_length
-            else np.nan
-        )
+        area = _area(curve.unseen, curve.seen) / 100 if same_length else np.nan
         if not abs(area - metrics.AUSUC) <= _THINNED:
             yield f"the area under the curve must be AUSUC, {metrics.AUSUC:.2f}, got {area:.2f} instead"
     if evaluation.imbalance:
         yield from _of_imbalance(evaluation.imbalance, np.array([c.seen for c in evaluation.per_class]))
+
+
+def _area(x: Sequence[float], y: Sequence[float]) -> float:
+    """The area under straight lines between points, by the trapezoidal rule."""
+    return float(np.diff(x) @ (np.array(y[1:]) + y[:-1]) / 2)
 
 
 def _is_percent(value: float) -> bool:
@@ -193,7 +195,7 @@ def _of_imbalance(report: ImbalanceReport, seen: npt.NDArray[np.bool_]) -> Itera
     if report.errors is None or is_coarse(report.errors):
         return
     try:
-        errors = decode(report.errors).numpy()
+        errors = decode(report.errors)
     except ValueError as error:
         yield f"imbalance.errors: {error}"
         return
@@ -227,7 +229,7 @@ def _of_mean_errors(results: Sequence[Stored]) -> list[str]:
         place, evaluation, first = cell[0]
         seen = np.array([c.seen for c in evaluation.per_class])
         try:
-            errors = decode(first.errors or {}).numpy()
+            errors = decode(first.errors or {})
             if len(errors) != len(seen):
                 raise ValueError(f"must have a row for each of {len(seen)} classes, got {len(errors)} instead")
         except ValueError as error:

@@ -7,7 +7,7 @@ what two branches add. What is said once is named by 12 hex digits, a digest of 
   default; and what was ``derived`` from the data.
 - ``provenance``: ``id`` and ``provenance``: code, machine and libraries of a command.
 - ``errors``: the ``matrix`` of the errors of classes and semantics of the runs with these ``settings``, their mean, in
-  8 bits (``benchmark.measures.imbalance.encode_coarsely``). There is one where a report draws it.
+  8 bits (``benchmark.results.error_matrix.encode_coarsely``). There is one where a report draws it.
 - ``run``: its ``settings`` and ``provenance``, ``seed``, ``started``; ``status`` and ``error`` where it is not ok;
   ``deterministic`` where every other seed comes to the same; ``metrics``, ``imbalance``, ``curve`` and ``cost`` as in
   ``benchmark.results.record``; ``hits``: how many test images of each class are right, for ``T1`` (unseen classes
@@ -29,11 +29,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import torch
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from benchmark.errors import InputError
-from benchmark.measures.imbalance import decode, encode_coarsely, is_coarse
+from benchmark.results.error_matrix import decode, encode_coarsely, is_coarse
 from benchmark.results.record import (
     ClassAccuracy,
     Cost,
@@ -198,7 +198,7 @@ def _mean(matrices: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None
         return None
     if is_coarse(known[0]) and all(matrix == known[0] for matrix in known):
         return dict(known[0])
-    return encode_coarsely(torch.stack([decode(matrix) for matrix in known]).mean(dim=0))
+    return encode_coarsely(np.mean([decode(matrix) for matrix in known], axis=0))
 
 
 def _run(result: Result, settings: str, provenance: str, divisions: Divisions) -> Run:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmark.errors import InputError
 from benchmark.files import check_complete, read_bytes
-from benchmark.measures.imbalance import is_coarse
 from benchmark.results import compact
 from benchmark.results.compact import Classes
+from benchmark.results.error_matrix import is_coarse
 from benchmark.results.record import ClassAccuracy, Result, without_repetitions
 from benchmark.results.store import Store, Stored
 

@@ -14,6 +14,8 @@ from datasets.xlsa17 import Xlsa17
     family="real",
     year=2026,
     source="renderings of Noto Emoji, Twemoji and Fluent Emoji; made by python -m datasets.emoji",
+    note="Emoji of animals, three renderings a class. The backbone was trained on ImageNet-1k, which holds some of "
+    "these classes, unseen ones among them: a test of the pipeline from images to boards, not a proper split.",
 )
 class Emoji(Xlsa17):
     """The folder ``EMOJI`` that ``python -m datasets.emoji`` makes."""
@@ -24,7 +26,3 @@ class Emoji(Xlsa17):
         features: str = "effnetlite0"
 
     how_to_get: ClassVar[str] = "python -m datasets.emoji makes it"
-    note: ClassVar[str] = (
-        "Emoji of animals, three renderings a class. The backbone was trained on ImageNet-1k, which holds some of "
-        "these classes, unseen ones among them: a test of the pipeline from images to boards, not a proper split."
-    )

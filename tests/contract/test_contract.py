@@ -24,7 +24,7 @@ from benchmark.results.record import Evaluation, Result
 from losses import build
 from tests.reference.toy import slot_for
 
-STAND_INS = [entry.name for entry in DATASETS if entry.obj.simulated]
+STAND_INS = [entry.name for entry in DATASETS if entry.simulated]
 
 
 @cache

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from benchmark.measures.imbalance import decode
+from benchmark.results.error_matrix import decode
 from tests.reference.processes import interruptible
 
 from .conftest import QUICK, ROOT, Command

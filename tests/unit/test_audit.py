@@ -15,9 +15,10 @@ import torch
 from benchmark.boards.files import check, schema, write_boards
 from benchmark.errors import InputError
 from benchmark.leaderboard import main
-from benchmark.measures.imbalance import decode, encode, summarise
+from benchmark.measures.imbalance import summarise
 from benchmark.results import record
 from benchmark.results.audit import audit, read_all
+from benchmark.results.error_matrix import decode, encode
 from benchmark.results.published import Published
 from benchmark.results.record import Result
 from benchmark.results.store import Store, Stored, read_result
@@ -179,13 +180,13 @@ def test_an_error_matrix_may_leave_out_semantics_but_no_single_error() -> None:
     def blanked(rows: slice) -> Callable[[Content], None]:
         def edit(content: Content) -> None:
             imbalance = content["evaluation"]["imbalance"]
-            errors = decode(imbalance["errors"])
+            errors = torch.from_numpy(decode(imbalance["errors"]))
             errors[rows, 3] = torch.nan
             seen = torch.tensor([c["seen"] for c in content["evaluation"]["per_class"]])
             for part, which in (("seen", seen), ("unseen", ~seen)):
                 kept = errors[which][:, torch.arange(errors.shape[1]) != 3]
                 imbalance[part] |= vars(summarise(kept, kept)) | {"r": None}
-            imbalance["errors"] = encode(errors)
+            imbalance["errors"] = encode(errors.numpy())
 
         return edit
 

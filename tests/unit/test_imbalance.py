@@ -1,11 +1,9 @@
-"""The error matrix and its figures against slow loops and SciPy; the encoding against the matrix it came from."""
+"""The error matrix and its figures against slow loops and SciPy."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +15,7 @@ from torch import Tensor
 
 from benchmark.measures.imbalance import (
     Imbalance,
-    decode,
-    encode,
-    encode_coarsely,
     error_matrix,
-    is_coarse,
     summarise,
 )
 
@@ -131,7 +125,6 @@ def test_semantics_in_which_all_classes_agree_have_no_error() -> None:
     assert errors.isnan().all(dim=0).tolist() == [False, True, False, False, True, False]
     assert errors[:, varies].isfinite().all()
     assert summarise(errors, attributes) == summarise(errors[:, varies], attributes[:, varies])
-    assert torch.equal(decode(encode(errors)).isnan(), errors.isnan())
 
 
 def test_perfect_predictions_have_no_error() -> None:
@@ -242,104 +235,3 @@ def test_summary_refuses_bad_input() -> None:
         summarise(errors, torch.ones(3, 4))
     with pytest.raises(ValueError, match="must be finite in classes with images"):
         summarise(torch.ones(3, 4), torch.full((3, 4), torch.inf))
-
-
-# --- its encoding
-
-
-@untimed
-@given(seeds, st.integers(0, 8), st.integers(1, 9), st.sampled_from([1.0, 1e-3, 1e-6]))
-def test_encoding_round_trips_through_json_within_float16(seed: int, n_classes: int, n: int, scale: float) -> None:
-    rng = np.random.default_rng(seed)
-    errors = torch.from_numpy(scale * rng.uniform(0.01, 4, (n_classes, n)))
-    errors[rng.random(n_classes) < 0.3] = torch.nan
-    decoded = decode(json.loads(json.dumps(encode(errors), allow_nan=False)))
-    assert decoded.dtype == torch.float64
-    torch.testing.assert_close(decoded, errors, rtol=2**-10, atol=0, equal_nan=True)
-
-
-def test_encoding_is_deterministic_and_stable() -> None:
-    errors = torch.full((2, 3), 0.25).double()
-    errors[1] = torch.nan
-    other_nan = torch.where(errors.isnan(), -errors, errors)  # the sign bit of a NaN must not show
-    assert encode(errors) == encode(other_nan) == encode(errors.clone())
-    assert encode(decode(encode(errors))) == encode(errors)
-
-
-def test_encoding_is_small() -> None:
-    errors = torch.rand(200, 312, generator=torch.Generator().manual_seed(0))
-    assert len(json.dumps(encode(errors))) < 3 * errors.numel()
-
-
-@pytest.mark.parametrize("bad", [-1.0, 1e10, torch.inf])
-def test_errors_that_float16_roots_cannot_hold_are_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match=r"errors must be in 0\.\.4\.29e9, got"):
-        encode(torch.tensor([[0.0, bad]]))
-
-
-@untimed
-@given(seeds, st.integers(0, 8), st.integers(1, 9), st.sampled_from([1.0, 1e-3, 1e-6]))
-def test_a_coarse_encoding_is_right_within_three_percent_and_stays(seed: int, n_classes: int, n: int, scale: float):
-    rng = np.random.default_rng(seed)
-    errors = torch.from_numpy(scale * 10.0 ** rng.uniform(-5, 0, (n_classes, n)))
-    errors[rng.random(n_classes) < 0.3] = torch.nan
-    encoded = json.loads(json.dumps(encode_coarsely(errors), allow_nan=False))
-    assert is_coarse(encoded)
-    assert not is_coarse(encode(errors))
-    torch.testing.assert_close(decode(encoded), errors, rtol=0.03, atol=0, equal_nan=True)
-    assert encode_coarsely(decode(encoded)) == encoded
-
-
-def test_a_coarse_encoding_keeps_what_is_no_error_and_leaves_out_what_is_hardly_one() -> None:
-    errors = torch.tensor([[0.0, 1e-9, 1.0, torch.nan]]).double()
-    assert decode(encode_coarsely(errors)).nan_to_num(-1).tolist() == [[0.0, 0.0, 1.0, -1.0]]
-    assert decode(encode_coarsely(0 * errors)).nan_to_num(-1).tolist() == [[0.0, 0.0, 0.0, -1.0]]
-    for bad in (-1.0, torch.inf):
-        with pytest.raises(ValueError, match="errors must be finite and not negative"):
-            encode_coarsely(torch.tensor([[0.5, bad]]))
-
-
-GOOD = encode(torch.ones(2, 3))
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {},
-        None,
-        [],
-        "text",
-        {**GOOD, "encoding": "float32"},
-        {**GOOD, "shape": [3, 3]},
-        {**GOOD, "shape": [6]},
-        {**GOOD, "shape": [-2, -3]},
-        {**GOOD, "shape": [2.0, 3.0]},
-        {**GOOD, "shape": ["2", 3]},
-        {**GOOD, "shape": 6},
-        {**GOOD, "shape": None},
-        {**GOOD, "data": None},
-        {**GOOD, "data": GOOD["data"][:-4]},
-        {**GOOD, "data": "A" + GOOD["data"][1:]},
-        {**GOOD, "data": "not base64!"},
-        {**GOOD, "data": "!" + GOOD["data"]},
-        {**GOOD, "data": "é"},
-        {key: value for key, value in GOOD.items() if key != "data"},
-    ],
-)
-def test_corrupt_encodings_are_refused_in_one_line(bad: Any) -> None:
-    with pytest.raises(ValueError, match=r"^error matrix must be as encode wrote it, got .* instead$") as caught:
-        decode(bad)
-    assert "\n" not in str(caught.value)
-
-
-@untimed
-@given(st.data())
-def test_a_changed_character_never_passes_as_another_matrix(data: st.DataObject) -> None:
-    text = GOOD["data"]
-    i = data.draw(st.integers(0, len(text) - 1))
-    broken = text[:i] + data.draw(st.sampled_from("AZaz09+/=\n ")) + text[i + 1 :]
-    try:
-        decoded = decode({**GOOD, "data": broken})
-    except ValueError:
-        return
-    assert torch.equal(decoded, torch.ones(2, 3).double())

@@ -238,7 +238,7 @@ def test_without_data_the_stand_ins_are_the_default(tmp_path: Path):
     stand_ins = DATASETS.defaults(None)
     assert stand_ins == DATASETS.defaults(tmp_path)
     assert len(stand_ins) == 3
-    assert all(DATASETS[name].obj.simulated for name in stand_ins)
+    assert all(DATASETS[name].simulated for name in stand_ins)
 
 
 def test_kinds_are_in_the_singular():

@@ -21,7 +21,7 @@ from benchmark.boards.comparison import compare
 from benchmark.boards.rows import boards, imbalance, metric
 from benchmark.errors import InputError
 from benchmark.files import ROOT
-from benchmark.measures.imbalance import encode, summarise
+from benchmark.measures.imbalance import summarise
 from benchmark.registries import DATASETS
 from benchmark.report import manifest
 from benchmark.report.analysis import (
@@ -39,6 +39,7 @@ from benchmark.report.analysis import (
     trend,
 )
 from benchmark.report.pages import render
+from benchmark.results.error_matrix import encode
 from benchmark.results.record import (
     ClassAccuracy,
     CurvePoints,
@@ -85,7 +86,7 @@ def run(method: str, label: str, seed: int, errors: torch.Tensor, **changes: Any
             )
             for c in range(N_CLASSES)
         ],
-        imbalance=ImbalanceReport(seen=parts[0], unseen=parts[1], errors=encode(errors)),
+        imbalance=ImbalanceReport(seen=parts[0], unseen=parts[1], errors=encode(errors.double().numpy())),
         curve=CurvePoints(unseen=[0.0, 10.0, 60.0], seen=[80.0, 70.0, 0.0]),
     )
     history = [{"epoch": e, "loss": 3.0 / e, "held-out AUSUC": 20.0 + e} for e in (1.0, 2.0, 3.0)]

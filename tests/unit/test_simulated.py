@@ -230,7 +230,7 @@ def test_revision_and_feature_set_tell_every_configuration_apart(monkeypatch: py
     assert len({d.revision for d in made}) == len(made)
     assert dataset("cub-sim").revision == dataset("cub-sim").revision
     assert {d.features for d in made} == {"sim-small", "sim-full", "sim-small-equal-noise", "sim-full-equal-noise"}
-    assert all(d.simulated and "SIMULATED" in DATASETS[d.name].title for d in made)
+    assert all(DATASETS[d.name].simulated and "SIMULATED" in DATASETS[d.name].title for d in made)
     before = dataset("cub-sim").revision
     cls = type(dataset("cub-sim"))
     monkeypatch.setattr(cls, "recipe", replace(cls.recipe, decay=1.3))
