@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmark.boards import COMMAND
 from benchmark.cli.grid import BOARDS
+from benchmark.commands import Parser
 from benchmark.errors import InputError, exit_code
 from benchmark.files import complete
 
@@ -18,17 +19,20 @@ FORMATS = ("csv", "json", "latex")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 written or fresh, 1 not fresh, 2 bad input, 130 interrupted."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    return exit_code(lambda: _run(_parse(argv)), "results")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    arguments = _parser().parse_args(argv)
     if arguments.format != "md" and (arguments.check or arguments.incoming):
-        parser.error(f"--format {arguments.format} prints the stored rows: it does not go with --check or --import")
+        raise InputError(f"--format {arguments.format} prints the stored rows: it does not go with --check or --import")
     if arguments.export_runs and (arguments.check or arguments.incoming or arguments.format != "md"):
-        parser.error("--export-runs writes runs: it does not go with --check, --import or --format")
-    return exit_code(lambda: _run(arguments), "results")
+        raise InputError("--export-runs writes runs: it does not go with --check, --import or --format")
+    return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Render stored results as boards.", allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(prog=COMMAND, description="Render stored results as boards.")
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", default=BOARDS, help="folder of results and boards (default: leaderboards)")
     add(

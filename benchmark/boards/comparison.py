@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -161,7 +161,7 @@ def bootstrap(row: Row, reference: Row, name: str) -> tuple[float, float] | None
 def own_interval(row: Row, name: str) -> tuple[float, float] | None:
     """The interval of ``bootstrap`` for the mean of ``row`` itself; None on random partitions."""
     found = _bootstrapped(row, name, row.runs)
-    return _percentiles(found.means) if found else None
+    return found.interval if found else None
 
 
 def clear_of_zero(interval: tuple[float, float] | None) -> bool:
@@ -266,11 +266,16 @@ class _ClassAccuracies(NamedTuple):
     seen: _Values
 
 
-class _Bootstrapped(NamedTuple):
+@dataclass(frozen=True)
+class _Bootstrapped:
     """The ``means`` (B,) of some runs over resampled seeds and ``classes``."""
 
     classes: tuple[str, ...]
     means: _Values
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        return _percentiles(self.means)
 
 
 #: What was drawn of a row, as long as it lives: it is compared several times, in several formats.

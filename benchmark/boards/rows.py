@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -76,6 +76,16 @@ class Row:
         """Every other seed would come to the same."""
         return bool(self.runs) and all(run.deterministic for run in self.runs)
 
+    @cached_property
+    def unseen_accuracies(self) -> dict[str, list[float]]:
+        """Class -> its T1 in each run in which it is unseen and has test images, in percent."""
+        found: dict[str, list[float]] = {}
+        for run in self.runs:
+            for c in run.evaluation.per_class if run.evaluation else ():
+                if not c.seen and c.T1 is not None:
+                    found.setdefault(c.name, []).append(c.T1)
+        return found
+
     def at(self, pair: Pair) -> Result | None:
         """The run of a partition and seed, any seed of which will do where the row is deterministic; None without."""
         of_partition = (run for run in self.runs if run.spec.partition == pair[0])
@@ -89,6 +99,16 @@ class Row:
 
     def summary(self, measure: Measure) -> Summary | None:
         """Mean and deviation over seeds, or over partitions after the mean over a partition's seeds."""
+        if measure not in self._summaries:
+            self._summaries[measure] = self._summarised(measure)
+        return self._summaries[measure]
+
+    @cached_property
+    def _summaries(self) -> dict[Measure, Summary | None]:
+        """What was asked for before: several formats show the same means."""
+        return {}
+
+    def _summarised(self, measure: Measure) -> Summary | None:
         values = self.values(measure)
         if values is None:
             return None
@@ -99,6 +119,7 @@ class Row:
         return Summary(mean, None if variance is None else math.sqrt(variance))
 
 
+@cache
 def metric(name: str) -> Measure:
     """The measure ``name`` of ``benchmark.results.record.Metrics``."""
 
@@ -108,6 +129,7 @@ def metric(name: str) -> Measure:
     return measure
 
 
+@cache
 def imbalance(part: str, name: str, unit: float = 1.0) -> Measure:
     """The measure ``name`` of ``SemanticErrors`` in ``unit``; ``part`` is ``seen`` or ``unseen``."""
 
@@ -119,6 +141,7 @@ def imbalance(part: str, name: str, unit: float = 1.0) -> Measure:
     return measure
 
 
+@cache
 def cost(name: str) -> Measure:
     """The measure ``name`` of ``benchmark.results.record.Cost``."""
 

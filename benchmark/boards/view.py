@@ -14,7 +14,7 @@ from benchmark.boards.rows import Board, Measure, Row, boards, cost, imbalance, 
 from benchmark.boards.wording import plural
 from benchmark.config import Published, load_file
 from benchmark.registries import DATASETS, LOSSES, METHODS, MethodEntry
-from benchmark.results.record import ClassAccuracy, PublishedResult, Result
+from benchmark.results.record import PublishedResult, Result
 from benchmark.results.store import Store
 
 ACCURACIES = {
@@ -82,13 +82,7 @@ def by_interest(boards: Mapping[Board, Sequence[Row]]) -> dict[Board, Sequence[R
 
 def unseen_classes(rows: Iterable[Row]) -> list[str]:
     """The classes of a board that are unseen in one of its runs and have an accuracy."""
-    names = {c.name for row in rows for run in row.runs for c in classes_of(run) if not c.seen and c.T1 is not None}
-    return sorted(names)
-
-
-def classes_of(run: Result) -> Sequence[ClassAccuracy]:
-    """The accuracies of a run class by class; none of one that is not ok."""
-    return run.evaluation.per_class if run.evaluation else ()
+    return sorted({name for row in rows for name in row.unseen_accuracies})
 
 
 def tags(board: Board, simulated: str = "", on_test: str = "") -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cli.grid import BOARDS
+from benchmark.commands import Parser
 from benchmark.errors import exit_code
 from benchmark.files import MODEL_SUFFIX
 from benchmark.registries import LOSSES, default_data_root, load_plugins
@@ -16,17 +17,15 @@ from benchmark.report import manifest
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0 written, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments), "reports")
+    return exit_code(lambda: _run(_parser().parse_args(argv)), "reports")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=manifest.COMMAND,
         description="Draw the stored runs of data sets into <out>/report/<data set>/ as PNG and SVG, and write a page "
         "that shows them; errors over label values need the data set's files. Of a kept model, what it confuses among "
         "unseen classes and a map of their real and generated features go into <out>/models/; this needs those files.",
-        allow_abbrev=False,
     )
     studied, reference = LOSSES.studied.contrasts[0]
     add = parser.add_argument

@@ -131,12 +131,17 @@ def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
     for name, value in metrics.model_dump(exclude={"gamma"}).items():
         if not _is_percent(value):
             yield f"{name} must be a percentage in 0..100, got {value:g} instead"
+    parts: dict[tuple[bool, str], list[float]] = {place: [] for place in _MEANS.values()}
     for c in per_class:
-        for name in _COLUMNS:
-            if (percent := getattr(c, name)) is not None and not _is_percent(percent):
-                yield f"per_class {c.name} {name} must be a percentage in 0..100, got {percent:g} instead"
-        if c.seen and c.T1 is not None:
-            yield f"per_class {c.name} is a seen class, which has no T1"
+        for column, percent in (("T1", c.T1), ("gzsl", c.gzsl), ("calibrated", c.calibrated)):
+            if percent is None:
+                continue
+            if not _is_percent(percent):
+                yield f"per_class {c.name} {column} must be a percentage in 0..100, got {percent:g} instead"
+            if (c.seen, column) in parts:
+                parts[c.seen, column].append(percent)
+            else:
+                yield f"per_class {c.name} is a seen class, which has no {column}"
     for suffix in ("", "_calibrated"):
         u, s, h = (getattr(metrics, f"{name}{suffix}") for name in "USH")
         harmonic = 2 * u * s / (u + s) if u + s else 0.0
@@ -146,10 +151,8 @@ def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
         low, high = u * s / 100, (100 * u + (100 - u) * s) / 100
         if not low - _ROUNDING <= metrics.AUSUC <= high + _ROUNDING:
             yield f"AUSUC must be in {low:.2f}..{high:.2f} with such U{suffix} and S{suffix}, got {metrics.AUSUC:.2f}"
-    parts = {seen: [c for c in per_class if c.seen is seen] for seen in (False, True)}
-    for name, (seen, column) in _MEANS.items():
-        values = [value for c in parts[seen] if (value := getattr(c, column)) is not None]
-        mean, stated = sum(values) / max(len(values), 1), getattr(metrics, name)
+    for name, place in _MEANS.items():
+        mean, stated = sum(parts[place]) / max(len(parts[place]), 1), getattr(metrics, name)
         if abs(mean - stated) > _ROUNDING:
             yield f"{name} must be the mean over classes, {mean:.4f}, got {stated:.4f} instead"
     if evaluation.curve:
@@ -171,7 +174,6 @@ def _is_percent(value: float) -> bool:
     return -_ROUNDING <= value <= 100 + _ROUNDING
 
 
-_COLUMNS = ("T1", "gzsl", "calibrated")
 #: Metric -> whether it is of seen classes, and the column of ``ClassAccuracy`` that it is the mean of.
 _MEANS = {
     "T1": (False, "T1"),

@@ -90,4 +90,5 @@ def decode(encoded: Mapping[str, Any]) -> Matrix:
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         problem = f"{type(error).__name__}: {error}"
         raise ValueError(f"error matrix must be as encode wrote it, got {problem} instead") from error
-    return np.square(root, dtype=np.float64)
+    exact: Matrix = np.square(root, dtype=np.float64)
+    return exact

@@ -76,3 +76,9 @@ def test_results_lie_in_the_working_folder_wherever_the_suite_is_installed(
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("runs/results/awa2-sim/*/*.json"))) == 1
     assert (tmp_path / "runs" / "README.md").is_file()
+
+
+def test_checking_boards_needs_neither_torch_nor_a_method() -> None:
+    arguments = ["benchmark.leaderboard", "--check"]
+    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].split()[3:] == ["numpy", "scipy", "pydantic"], done.stderr

@@ -28,6 +28,12 @@ def test_every_command_is_there_and_explains_itself(word: str, capsys: pytest.Ca
     assert capsys.readouterr().out.startswith("usage: ")
 
 
+@pytest.mark.parametrize("word", PARTS)
+def test_a_mistyped_option_is_one_line(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zsl.main([*word.split(), "--no-such-option"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_the_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"]):
         assert zsl.main(words) == 0

@@ -33,7 +33,6 @@ from benchmark.boards.view import (
     TESTED,
     best_rows,
     by_interest,
-    classes_of,
     command_of,
     entry_of,
     family_of,
@@ -271,15 +270,7 @@ def _differences(compared: Comparison | None) -> list[list[Any] | None]:
     ]
 
 
-def _unseen(run: Result) -> dict[str, float]:
-    """T1 of the unseen classes."""
-    return {c.name: c.T1 for c in classes_of(run) if not c.seen and c.T1 is not None}
-
-
 def _class_means(row: Row, classes: Sequence[str]) -> list[float | None]:
     """T1 of each class, the mean over the runs in which it is unseen."""
-    values: dict[str, list[float]] = {}
-    for run in row.runs:
-        for name, value in _unseen(run).items():
-            values.setdefault(name, []).append(value)
+    values = row.unseen_accuracies
     return [round(fmean(values[name]), 1) if name in values else None for name in classes]
