@@ -11,6 +11,7 @@ from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import (
     ACCURACIES,
     entry_of,
+    legend,
     marks_of,
     note_of,
     published_figures,
@@ -39,7 +40,8 @@ def best(boards: Mapping[Board, Sequence[Row]]) -> str:
         n = max(len(unseen_classes(boards[board])) for board in same)
         parts += [f"### {link(same[0])}", f"{n} unseen classes. {note_of(same[0])}".strip()]
         parts += [_table(board, boards[board]) for board in same]
-    return "\n\n".join(parts)
+    shown = (row for rows in boards.values() for row in rows if row.runs)
+    return "\n\n".join([*parts, *legend(shown)])
 
 
 def _literature(boards: Mapping[Board, Sequence[Row]]) -> str:

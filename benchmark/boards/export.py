@@ -21,6 +21,7 @@ from benchmark.boards.view import (
     ordered_boards,
     tags,
     title_of,
+    trains_on_unseen,
 )
 from benchmark.boards.wording import NONE, count, mean_and_std
 from benchmark.results.record import Result
@@ -76,6 +77,7 @@ def _record(board: Board, row: Row) -> dict[str, Any]:
         "family": family_of(row),
         "key": row.key,
         "dirty": "†" in marks_of(row),
+        "trained_on_unseen_semantics": trains_on_unseen(row),
         "runs": len(row.runs),
         "failed": len(row.others),
     }

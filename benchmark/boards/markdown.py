@@ -15,7 +15,6 @@ from benchmark.boards.view import (
     BOOTSTRAPPED,
     COSTS,
     ERRORS,
-    MARKS,
     PARTS,
     PROTOCOLS,
     TESTED,
@@ -24,6 +23,7 @@ from benchmark.boards.view import (
     command_of,
     entry_of,
     family_of,
+    legend,
     machines_of,
     marks_of,
     most_runs,
@@ -115,10 +115,9 @@ def _accuracies(board: Board, rows: Sequence[Row]) -> list[str]:
     )
     if published:
         note += " published: what the literature reports, selected on test; their sources are below."
-    marks = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if any(mark in marks_of(row) for row in rows)]
     head = ["loss", "n", *ACCURACIES, *(["published T1 / H"] if published else []), "settings"]
     shown = _row_table(board, head, [(row, cells(row)) for row in rows])
-    return [f"### Accuracy{all_tags(board)}", shown, "  \n".join([note, *marks])]
+    return [f"### Accuracy{all_tags(board)}", shown, "  \n".join([note, *legend(rows)])]
 
 
 def _problems(rows: Sequence[Row]) -> list[str]:

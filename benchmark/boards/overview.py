@@ -9,7 +9,7 @@ from benchmark.boards.best import best
 from benchmark.boards.comparison import Ranking, rankings
 from benchmark.boards.markup import code, folded, link, loss, method, simulated, table, text
 from benchmark.boards.rows import Board, Row
-from benchmark.boards.view import ACCURACIES, by_interest, in_order, marks_of, tags
+from benchmark.boards.view import ACCURACIES, by_interest, in_order, legend, marks_of, tags
 from benchmark.boards.wording import NONE, mean, plural
 from benchmark.registries import DATASETS, LOSSES
 
@@ -103,9 +103,9 @@ def _means(rows: Sequence[Row | None], name: str) -> str:
 
 
 def _folded(rows: Boards) -> list[str]:
-    of = tags(next(iter(rows)), simulated=" ({})")
+    of, shown = tags(next(iter(rows)), simulated=" ({})"), (row for found in rows.values() for row in found if row.runs)
     return [
-        folded(f"T1 / calibrated H of all rows in percent{of}", _matrix(rows)),
+        folded(f"T1 / calibrated H of all rows in percent{of}", _matrix(rows), *legend(shown)),
         folded(f"Mean rank in AUSUC over data sets{of}", _ranks(rows)),
     ]
 

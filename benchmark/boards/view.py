@@ -48,6 +48,8 @@ COSTS = {"fit s": (cost("fit_s"), 1), "evaluate s": (cost("evaluate_s"), 2), "pe
 MARKS = {
     "†": "some of its runs were made by code that differs from their commit, or that has none.",
     "‡": "its runs were made by different versions of the code.",
+    "§": "semantics of unseen classes, never their images, took part in its training, beyond a classifier of features "
+    "generated for them: other unseen classes would need another training.",
 }
 PROTOCOLS = {
     "strict": "epoch and hyper-parameters are selected by AUSUC and the calibration gamma by H, all on validation "
@@ -160,7 +162,20 @@ def marks_of(row: Row) -> str:
     """Those of ``MARKS`` that the row bears."""
     dirty = any(run.provenance.get("dirty") or not run.provenance.get("commit") for run in row.runs)
     sources = {repr(sorted(run.provenance.get("sources", {}).items())) for run in row.runs}
-    return "".join(mark for mark, wrong in zip(MARKS, (dirty, len(sources) > 1), strict=True) if wrong)
+    true = dirty, len(sources) > 1, trains_on_unseen(row)
+    return "".join(mark for mark, borne in zip(MARKS, true, strict=True) if borne)
+
+
+def trains_on_unseen(row: Row) -> bool:
+    """Whether semantics of unseen classes took part in training, as the method says of the row's settings."""
+    entry = entry_of(row)
+    return entry is not None and entry.obj.trains_on_unseen(row.spec.hparams)
+
+
+def legend(rows: Iterable[Row]) -> list[str]:
+    """What the marks that ``rows`` bear mean, a line each."""
+    borne = set().union(*map(marks_of, rows))
+    return [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in borne]
 
 
 def machines_of(row: Row) -> list[str]:

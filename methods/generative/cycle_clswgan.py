@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,6 +66,11 @@ class CycleCLSWGAN(GenerativeMethod):
         super().__init__(meta, config, rng)
         self.generator, self.critic = gan(meta, config, rng)
         self.regressor = linear(meta.n_features, meta.n_attributes, rng)
+
+    @classmethod
+    def trains_on_unseen(cls, settings: Mapping[str, Any]) -> bool:
+        """With the cycle over unseen classes."""
+        return bool(settings.get("unseen", False))
 
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot = self.config, slot.or_else(F.mse_loss)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -84,6 +86,11 @@ class MSDN(LocalMethod):
         self.attention_map, self.reverse_value_map, self.reverse_attention_map = (
             nn.Parameter(torch.zeros(shape)) for _ in range(3)
         )
+
+    @classmethod
+    def trains_on_unseen(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003
+        """Always: the cross-entropy is over all classes."""
+        return True
 
     def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
         both = self._predict_both(regions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from benchmark.api import Method, Split, derive_seed
+from benchmark.api import Method, MethodConfig, Split, TrainData, derive_seed
 from benchmark.config import load_file
 from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
@@ -176,6 +177,34 @@ def test_remse_changes_what_is_predicted(method: str) -> None:
     assert plain.imbalance != rebalanced.imbalance
 
 
+def fit(method: str, config: MethodConfig, data: TrainData) -> Method:
+    rng = torch.Generator().manual_seed(derive_seed(0, "x"))
+    fitted: Method = METHODS[method].obj(data.meta, config, rng)
+    loss = build("mse", n_classes=len(data.attributes), n_attributes=data.meta.n_attributes)
+    fitted.fit(data, slot_for(fitted, data, loss), RefitRun(torch.device("cpu"), 0, "", 1))
+    return fitted
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [*((name, {}) for name in METHODS.names()), ("cycle-clswgan", {"unseen": True})]
+)
+def test_methods_say_whether_they_train_on_semantics_of_unseen_classes(method: str, settings: dict[str, Any]) -> None:
+    """What is learnt, but for classifiers of generated features, depends on them where the method says so, only."""
+    source = DATASETS.resolve(small_stand_in(method), {}, None)
+    split = source.load()
+    spec = make_spec(method, quick_settings(method) | settings, ("mse", {}), source, {}, "proposed", "strict")
+    config = Cell(spec, (0,), None, "cpu").method_config(facts(split))
+    data, _ = train_data(split, evaluation_stage(split), config.preprocess, torch.device("cpu"))
+    other = data.attributes.clone()
+    other[data.n_seen :] = other[: data.n_seen].flip(0)[: len(data.unseen)]
+    found = [fit(method, config, each) for each in (data, replace(data, attributes=other))]
+    learnt, with_others = (
+        {name: value for name, value in one.named_parameters() if "classifier" not in name} for one in found
+    )
+    differs = [name for name, value in learnt.items() if not torch.equal(value, with_others[name])]
+    assert bool(differs) == METHODS[method].obj.trains_on_unseen(spec.hparams), differs
+
+
 @pytest.mark.parametrize("method", METHODS.names())
 def test_scores_have_a_column_for_each_class_asked_for(method: str) -> None:
     source = DATASETS.resolve(small_stand_in(method), {}, None)
@@ -184,10 +213,7 @@ def test_scores_have_a_column_for_each_class_asked_for(method: str) -> None:
     cell, cpu, stage = Cell(spec, (0,), None, "cpu"), torch.device("cpu"), evaluation_stage(split)
     config = cell.method_config(facts(split))
     data, transform = train_data(split, stage, config.preprocess, cpu)
-    rng = torch.Generator().manual_seed(derive_seed(0, "x"))
-    fitted: Method = METHODS[method].obj(data.meta, config, rng)
-    loss = build("mse", n_classes=len(data.attributes), n_attributes=data.meta.n_attributes)
-    fitted.fit(data, slot_for(fitted, data, loss), RefitRun(cpu, 0, "", 1))
+    fitted = fit(method, config, data)
     test = held_out(split, stage, transform, cpu)
     x = test.unseen_features[:7]
     every, unseen = fitted.scores(x, test.all_classes), fitted.scores(x, test.all_classes[test.n_seen :])

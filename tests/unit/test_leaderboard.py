@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from scipy.special import stdtr
 from scipy.stats import ttest_rel
 
-from benchmark import leaderboard, run
+from benchmark import leaderboard, registries, run
 from benchmark.boards import HEADER, effect, export, files, markdown, view
 from benchmark.boards.comparison import compare, comparisons, holm
 from benchmark.boards.export import as_csv, as_json, as_latex
@@ -40,6 +40,7 @@ from benchmark.registries import MethodEntry
 from benchmark.results.record import Result
 from benchmark.results.store import Store, read_result
 from tests.reference.leaderboards import COMMIT, ENTRIES, GOLDEN, METHODS, RESULTS, registry, result, seeds
+from tests.reference.toy import ToyMethod
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What is generated besides the boards, whatever the results are.
@@ -222,6 +223,22 @@ def test_marks_of_runs_that_cannot_be_traced() -> None:
     assert "†" not in row([clean, clean])
     assert "‡" not in row([clean, clean])
     assert lines_with(row([clean, clean | {"sources": {"method": "f01"}}]), "| ALE (2016)‡ |")
+
+
+def test_rows_trained_on_semantics_of_unseen_classes_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "METHODS", registries.METHODS)
+
+    def text(method: str, **hparams: Any) -> str:
+        return render([result(method, hparams=hparams)])["awa1.md"]
+
+    for trained in (text("dazle"), text("cycle-clswgan", unseen=True)):
+        assert lines_with(trained, "§ |")
+        assert "§ semantics of unseen classes" in trained
+    for not_trained in (text("ale"), text("cycle-clswgan", unseen=False), text("cycle-clswgan"), text("guest")):
+        assert "§" not in not_trained
+    exported = export.records([result("msdn"), result("ale")])
+    told = {row["method"]: row["trained_on_unseen_semantics"] for row in exported}
+    assert told == {"msdn": True, "ale": False}
 
 
 def test_failed_and_skipped_runs_are_counted_and_listed() -> None:
@@ -550,7 +567,7 @@ def test_bad_yaml_of_a_method_is_bad_input(
 ) -> None:
     file = tmp_path_factory.mktemp("methods") / "ale.py"
     file.with_suffix(".yaml").write_text(yaml.safe_dump({"publisht": []}))
-    broken = MethodEntry("ale", "ALE", "embedding", 2016, "", "methods.embedding.ale", file)
+    broken = MethodEntry("ale", "ALE", "embedding", 2016, "", "methods.embedding.ale", file, ToyMethod)
     monkeypatch.setattr(view, "METHODS", registry(broken))
     assert main(["--out", str(out)]) == 2
     assert "unknown key 'publisht'; did you mean 'published'?" in capsys.readouterr().err
