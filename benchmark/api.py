@@ -481,18 +481,6 @@ class Method(nn.Module, ABC):
         """The ``criterion`` under the given ``settings``, by name; those at their defaults may be absent."""
         return cls.criterion
 
-    @classmethod
-    def trains_on_unseen(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003
-        """Whether semantics of unseen classes take part in training under the given ``settings``; boards mark it.
-
-        That is: with other unseen classes the same images would train another method. What is generated for unseen
-        classes, and a classifier of it, do not count: every generating method has them.
-
-        Args:
-            settings: by name; those at their defaults may be absent.
-        """
-        return False
-
     @abstractmethod
     def fit(self, data: TrainData, slot: Slot, run: Run) -> None:
         """Train on ``data``; ``slot`` is where attributes are regressed.

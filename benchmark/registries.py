@@ -23,7 +23,20 @@ if TYPE_CHECKING:  # the contract needs torch, whose import takes longer than a 
 
 @dataclass
 class MethodEntry(Entry[type["Method"]]):
-    """A method."""
+    """A method.
+
+    Attributes:
+        unseen_semantics: semantics of unseen classes take part in training; boards mark it. That is: with other unseen
+            classes the same images would train another method. What is generated for unseen classes, and a classifier
+            of it, do not count: every generating method has them. True: always; ``{"setting": value}``: with it alone.
+    """
+
+    unseen_semantics: bool | dict[str, Any] = False
+
+    def trains_on_unseen(self, settings: Mapping[str, Any]) -> bool:
+        """Whether they do under the given settings, by name; those at their defaults may be absent."""
+        when = self.unseen_semantics
+        return when if isinstance(when, bool) else all(settings.get(name) == value for name, value in when.items())
 
 
 @dataclass

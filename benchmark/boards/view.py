@@ -169,7 +169,7 @@ def marks_of(row: Row) -> str:
 def trains_on_unseen(row: Row) -> bool:
     """Whether semantics of unseen classes took part in training, as the method says of the row's settings."""
     entry = entry_of(row)
-    return entry is not None and entry.obj.trains_on_unseen(row.spec.hparams)
+    return entry is not None and entry.trains_on_unseen(row.spec.hparams)
 
 
 def legend(rows: Iterable[Row]) -> list[str]:

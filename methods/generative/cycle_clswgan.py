@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +19,7 @@ from methods.generative._synthesis import CycleSettings, GenerativeConfig, Gener
     family="generative",
     year=2018,
     source="Felix et al., Multi-modal Cycle-consistent Generalized Zero-Shot Learning, ECCV 2018, arXiv 1808.00136",
+    unseen_semantics={"unseen": True},
 )
 class CycleCLSWGAN(GenerativeMethod):
     """f-CLSWGAN with a cycle: a regressor, trained on real seen features and frozen, reads the generated ones.
@@ -66,11 +64,6 @@ class CycleCLSWGAN(GenerativeMethod):
         super().__init__(meta, config, rng)
         self.generator, self.critic = gan(meta, config, rng)
         self.regressor = linear(meta.n_features, meta.n_attributes, rng)
-
-    @classmethod
-    def trains_on_unseen(cls, settings: Mapping[str, Any]) -> bool:
-        """With the cycle over unseen classes."""
-        return bool(settings.get("unseen", False))
 
     def prepare(self, data: TrainData, slot: Slot, run: Run) -> Round:  # noqa: D102
         config, slot = self.config, slot.or_else(F.mse_loss)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -24,6 +22,7 @@ from methods.local._local import LocalMethod, RegionSettings, name_maps
     family="local",
     year=2022,
     source="Chen et al., MSDN: Mutually Semantic Distillation Network for ZSL, CVPR 2022, arXiv 2203.03137",
+    unseen_semantics=True,
 )
 class MSDN(LocalMethod):
     """Two attentions, of attributes over regions and of regions over attributes, that learn from each other.
@@ -86,11 +85,6 @@ class MSDN(LocalMethod):
         self.attention_map, self.reverse_value_map, self.reverse_attention_map = (
             nn.Parameter(torch.zeros(shape)) for _ in range(3)
         )
-
-    @classmethod
-    def trains_on_unseen(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003
-        """Always: the cross-entropy is over all classes."""
-        return True
 
     def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
         both = self._predict_both(regions)

@@ -202,7 +202,7 @@ def test_methods_say_whether_they_train_on_semantics_of_unseen_classes(method: s
         {name: value for name, value in one.named_parameters() if "classifier" not in name} for one in found
     )
     differs = [name for name, value in learnt.items() if not torch.equal(value, with_others[name])]
-    assert bool(differs) == METHODS[method].obj.trains_on_unseen(spec.hparams), differs
+    assert bool(differs) == METHODS[method].trains_on_unseen(spec.hparams), differs
 
 
 @pytest.mark.parametrize("method", METHODS.names())

@@ -15,7 +15,6 @@ from benchmark.boards.view import ordered_boards
 from benchmark.registries import MethodEntry
 from benchmark.registry import Registry
 from benchmark.results.record import Result
-from tests.reference.toy import ToyMethod
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "leaderboard"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -43,7 +42,7 @@ def registry(*entries: MethodEntry) -> Registry[MethodEntry]:
 
 
 def entry(name: str, title: str, family: str, year: int, module: str) -> MethodEntry:
-    return MethodEntry(name, title, family, year, "", module, GOLDEN / f"{name}.py", ToyMethod)
+    return MethodEntry(name, title, family, year, "", module, GOLDEN / f"{name}.py")
 
 
 ENTRIES = (
