@@ -544,6 +544,25 @@ def n_held_out(n_images: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
+class FineTuned:
+    """What is to be known of features whose backbone was trained on images of the data set.
+
+    Whatever is selected, is selected on other features than those that are tested: by a backbone that no validation
+    image trained.
+
+    Attributes:
+        trained_on: indices of the images that the backbone of ``Split.features`` was trained on.
+        to_select: what a backbone of the same kind, trained on fewer images, makes of all images; as
+            ``Split.features``.
+        to_select_trained_on: indices of those fewer images.
+    """
+
+    trained_on: npt.NDArray[np.int64]
+    to_select: npt.NDArray[np.float32 | np.float16 | np.uint8]
+    to_select_trained_on: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Split:
     """A data set with its division into seen and unseen classes, as the protocol takes it.
 
@@ -558,6 +577,7 @@ class Split:
         validation_classes: the seen classes that play the unseen ones in validation; None: drawn by the protocol.
         attribute_vectors: (A, V) float32, a vector of each attribute's name; None where there are none.
         class_vectors: (C, V) float32, other semantics of each class beside ``attributes``; None where there are none.
+        fine_tuned: what images the backbone was trained on, and features to select on; None where it was on none.
     """
 
     features: npt.NDArray[np.float32 | np.float16 | np.uint8]
@@ -570,6 +590,7 @@ class Split:
     validation_classes: npt.NDArray[np.int64] | None = None
     attribute_vectors: npt.NDArray[np.float32] | None = None
     class_vectors: npt.NDArray[np.float32] | None = None
+    fine_tuned: FineTuned | None = None
 
     @property
     def kind(self) -> FeatureKind:
@@ -599,8 +620,8 @@ class Split:
 
         Raises:
             InputError: shapes disagree, a label or index is out of range, parts overlap, a seen class is tested as
-                unseen, a class with images is not described by finite attributes, or validation classes are not seen
-                classes.
+                unseen, a class with images is not described by finite attributes, validation classes are not seen
+                classes, or a backbone was trained on other images than those of ``trainval``.
         """
         for name, problem in self._problems():
             raise InputError(f"{where}: {name} {problem}")
@@ -655,6 +676,13 @@ class Split:
                 yield "validation classes", f"must be seen classes, got {strange} others instead"
             if not 0 < len(self.validation_classes) < len(self.seen):
                 yield "validation classes", f"must leave classes to train on, got all {len(self.seen)} instead"
+        if (tuned := self.fine_tuned) is not None:
+            if tuned.to_select.shape != self.features.shape:
+                got = f"got shape {tuned.to_select.shape} for {self.features.shape} instead"
+                yield "fine-tuned features", f"must be as many to select on as to test, {got}"
+            elif strange := len(np.setdiff1d(np.union1d(tuned.trained_on, tuned.to_select_trained_on), self.trainval)):
+                got = f"got {strange} others; they fit the split alone that they were made for"
+                yield "fine-tuned features", f"must come from training on images of trainval_loc, {got}"
 
 
 class SealedError(Exception):

@@ -5,6 +5,8 @@ A data set is a folder ``<data root>/<NAME>`` with
 - ``<features>.mat``: ``labels`` (N, 1) or (1, N) from 1, and ``features`` (D, N); the official one is ``res101.mat``;
 - ``<features>.npy``, if ``features`` is not in that file: local features (N, h, w, D) float16 or images (N, H, W, 3)
   uint8, in the order of ``labels``; it is memory-mapped as it is;
+- ``<name>-fine-tuned.mat``, features whose backbone was trained on images of the data set, with ``trained_loc``, the
+  numbers of these images from 1; beside it must be ``<name>-fine-tuned_selection.mat``, the features to select on;
 - ``att_splits.mat``: ``att`` and ``original_att`` (A, C), ``allclasses_names`` (C, 1), and the Proposed Split as image
   numbers from 1, ``trainval_loc``, ``test_seen_loc`` and ``test_unseen_loc``; where it has no names, as public copies,
   they are the lines of ``allclasses.txt``, else the classes are numbered;
@@ -42,7 +44,13 @@ from datasets.disk import reason
 SPLITS = "att_splits.mat"
 #: The file of the vectors of the attributes' names.
 VECTORS = "attribute_vectors.mat"
-#: The variables of that file that describe the classes.
+#: What the names of features end in whose backbone was trained on images of the data set.
+FINE_TUNED = "-fine-tuned"
+#: What the names of features end in that are those to select on, in place of the ones of the same name without it.
+SELECTION = f"{FINE_TUNED}_selection"
+#: The variable of the numbers of the images that a backbone was trained on.
+TRAINED_ON = "trained_loc"
+#: The variables of the splits that describe the classes.
 ATTRIBUTES = ("att", "original_att")
 _NAMES = "allclasses.txt"
 _VALIDATION = "valclasses1.txt"
@@ -52,9 +60,14 @@ _logger = logging.getLogger(__name__)
 
 
 def feature_sets(folder: Path) -> list[str]:
-    """The names of the feature files in ``folder``: all .mat files but those of attributes and splits."""
+    """The names of the feature files in ``folder``: all .mat files but those of attributes, splits and selection."""
     files = (path for path in folder.glob("*.mat") if path.name != VECTORS)
-    return sorted(path.stem for path in files if not path.stem.endswith("_splits"))
+    return sorted(path.stem for path in files if not path.stem.endswith(("_splits", SELECTION)))
+
+
+def selection_file(features: Path) -> Path:
+    """The file of the features to select on, of the file of fine-tuned ``features``."""
+    return features.with_name(f"{features.stem}{SELECTION.removeprefix(FINE_TUNED)}.mat")
 
 
 @DATASETS.register(
@@ -173,6 +186,8 @@ class Xlsa17(api.Dataset):
                 files.append(vectors)
         if beside := self._class_vector_file:
             files.append(beside)
+        if selection := self._selection_file:
+            files.append(selection)
         digests = [_sha256(file) for file in files]
         return hashlib.sha256("\n".join([self._semantics, *digests]).encode()).hexdigest()[:12]
 
@@ -227,6 +242,9 @@ class Xlsa17(api.Dataset):
         if vectors := self._vector_file if array else None:
             split = replace(split, attribute_vectors=_vectors(vectors))
             split.check(str(vectors))
+        if selection := self._selection_file:
+            split = replace(split, fine_tuned=_fine_tuned(self._feature_file, selection, split.labels, len(names)))
+            split.check(str(selection))
         return split
 
     @property
@@ -273,6 +291,20 @@ class Xlsa17(api.Dataset):
         """The file of local features or images; None where the features are global."""
         file = self._feature_file.with_suffix(".npy")
         return file if file.is_file() and matfiles.shape(self._feature_file, "features") is None else None
+
+    @property
+    def _selection_file(self) -> Path | None:
+        """The file of the features to select on; None where those to test on are not fine-tuned."""
+        file = self._feature_file
+        if matfiles.shape(file, TRAINED_ON) is None:
+            return None
+        if not file.stem.endswith(FINE_TUNED):
+            raise InputError(f"{file}: has fine-tuned features, so that its name must end in {FINE_TUNED}.mat")
+        selection = selection_file(file)
+        if not selection.is_file():
+            made = "python -m datasets.features.extract --finetune makes it along with the former"
+            raise InputError(f"{selection}: no such file, and {file.name} is not to be selected on; {made}")
+        return selection
 
     @property
     def _feature_file(self) -> Path:
@@ -379,6 +411,17 @@ def _global(file: Path, n: int) -> cache.Matrix:
     key = _sha256(file)
     features = cache.lookup(key, (shape[1], shape[0]))
     return _convert(file, key) if features is None else features
+
+
+def _fine_tuned(file: Path, selection: Path, labels: npt.NDArray[np.int64], n_classes: int) -> api.FineTuned:
+    """What the file of the features, and that of those to select on, tell of their backbones' training."""
+    made = [matfiles.provenance(each).get("key") for each in (file, selection)]
+    if made[0] != made[1] or not np.array_equal(_labels(selection, n_classes), labels):
+        raise InputError(f"{selection}: must have been made along with {file.name}, and was not; make both anew")
+    tested, selected = (
+        _indices(matfiles.load(each, TRAINED_ON)[TRAINED_ON], f"{each}: {TRAINED_ON}") for each in (file, selection)
+    )
+    return api.FineTuned(tested, _global(selection, len(labels)), selected)
 
 
 def _convert(file: Path, key: str) -> cache.Matrix:

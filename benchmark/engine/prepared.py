@@ -15,17 +15,9 @@ import torch
 
 from benchmark.api import Dataset, Facts, FeatureKind, Split, TrainData
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import (
-    HeldOut,
-    Stage,
-    evaluation_stage,
-    facts,
-    held_out,
-    random_partition,
-    train_data,
-    validation_stage,
-)
+from benchmark.engine.protocol import HeldOut, facts, held_out, train_data
 from benchmark.models.preprocessing import Preprocessing
+from benchmark.toolkit.stages import Stage, evaluation_stage, features_to_select, random_partition, validation_stage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,10 +112,11 @@ def selection(source: Source, preprocess: str, device: torch.device) -> tuple[Tr
     """Training data without validation classes and images, and these.
 
     Raises:
-        InputError: there are too few classes to validate on.
+        InputError: there are too few classes to validate on, or a held-out image trained the backbone of the features.
     """
-    split = source.load()
-    stage = validation_stage(split, f"{source.name} {source.partition}")
+    name, split = f"{source.name} {source.partition}", source.load()
+    stage = validation_stage(split, name)
+    split = features_to_select(split, stage, name)
     training = _training(split, stage, preprocess, device)
     return training, held_out(split, stage, training.transform, device)
 

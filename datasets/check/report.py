@@ -48,7 +48,8 @@ class Report:
                 source = self._source(features=name)
                 readable[name] = source.load()
                 size = " x ".join(map(str, readable[name].features.shape[1:]))
-                yield "features", f"{name}: {readable[name].kind}, {size} an image, revision {source.revision}"
+                tuned = _fine_tuned(readable[name])
+                yield "features", f"{name}: {readable[name].kind}, {size} an image, revision {source.revision}{tuned}"
         if readable:
             yield from self._of_split(*readable.popitem())
         else:
@@ -92,6 +93,13 @@ def split_digest(split: Split) -> str:
     parts = (split.trainval, split.test_seen, split.test_unseen)
     content = b"|".join(np.sort(part).astype("<i8").tobytes() for part in parts)
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _fine_tuned(split: Split) -> str:
+    if split.fine_tuned is None:
+        return ""
+    n, n_to_select = len(split.fine_tuned.trained_on), len(split.fine_tuned.to_select_trained_on)
+    return f"; fine-tuned on {n} images, to select on {n_to_select} of them"
 
 
 def _classes(split: Split) -> str:

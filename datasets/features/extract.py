@@ -6,6 +6,12 @@ Writes into ``<data root>/<NAME>/``, in the format of ``datasets.xlsa17``, as ``
 - ``local``: ``<features>-grid.mat`` and ``.npy``, the maps or patch tokens that they were pooled from, (N, h, w, D);
 - ``images``: ``images<size>.mat`` and ``.npy``, the pixels that the backbone saw, (N, H, W, 3) uint8.
 
+With ``--finetune`` the last blocks of the backbone, of timm, are trained first, to tell the seen classes apart, on the
+images of ``trainval`` alone. It writes ``<features>-fine-tuned.mat``, the weights behind it (``.safetensors``), and
+``<features>-fine-tuned_selection.mat``: features by a backbone that no validation image trained, on which everything is
+selected. They fit this split and these validation classes: any others, such as random partitions, are refused. See
+``datasets.features.finetune``.
+
 Where the folder has an ``att_splits.mat``, the images are taken in the order of a feature file's ``image_files``
 (``res101.mat`` of the official release), as the split counts them. Where it has none, ``--attributes`` and ``--split``
 describe the classes, and ``att_splits.mat`` (``att`` with unit columns, and ``original_att``), ``attributes.txt`` and,
@@ -60,6 +66,11 @@ def _parser() -> Parser:
         help="a state dict, or pypi:efficientnet-lite0 (default: what the library downloads)",
     )
     add("--write", nargs="+", choices=KINDS, default=["global"], help="what to write (default: global)")
+    add(
+        "--finetune",
+        action="store_true",
+        help="first train the last blocks on the seen classes, on training images alone; the data set must be there",
+    )
     add("--features", metavar="NAME", help="what the feature set is called (default: as the backbone)")
     add("--size", type=_positive, metavar="PIXELS", help="side of the input (default: the backbone's own)")
     add("--attributes", type=Path, metavar="CSV", help="new data sets: class,<attribute>,... and a line for each class")
@@ -84,9 +95,10 @@ def _command(arguments: argparse.Namespace) -> int:
 
     from benchmark.toolkit import backbones
     from benchmark.toolkit.devices import choose_device
-    from datasets.features.extraction import Loading, Order, extract, published_order
+    from datasets.features.extraction import Loading, Order, extract, published_order, require_untrained
+    from datasets.features.finetune import finetune
     from datasets.features.images import find, make_split, read_table
-    from datasets.xlsa17 import SPLITS
+    from datasets.xlsa17 import FINE_TUNED, SELECTION, SPLITS
 
     root = data_root(arguments.data_root)
     root.mkdir(parents=True, exist_ok=True)
@@ -95,6 +107,10 @@ def _command(arguments: argparse.Namespace) -> int:
     splits = (folder or root / arguments.name) / SPLITS
     if folder is not None and given:
         raise InputError(f"{splits}: is there already; leave --attributes and --split out, or give another NAME")
+    if folder is None and arguments.finetune:
+        raise InputError(f"{splits}: no such file, which --finetune needs; extract features without it first")
+    if arguments.finetune and arguments.write != ["global"]:
+        raise InputError(f"--finetune: makes global features, got --write {' '.join(arguments.write)} instead")
     if folder is None and len(given) < 2:
         raise InputError(f"{splits}: no such file; a new data set needs --attributes and --split")
     images = find(arguments.images)
@@ -104,11 +120,18 @@ def _command(arguments: argparse.Namespace) -> int:
         table = read_table(arguments.attributes)
         order = Order(images, make_split(images, table, arguments.split).labels + 1, (table, arguments.split))
     name = arguments.features or arguments.backbone.rpartition(":")[2]
-    if Path(name).name != name or name.endswith("_splits"):
-        raise InputError(f"--features: must be a file's name, and not end in _splits, got {name!r} instead")
+    if Path(name).name != name or name.endswith(("_splits", FINE_TUNED, SELECTION)):
+        ends = f"_splits, {FINE_TUNED} or {SELECTION}"
+        raise InputError(f"--features: must be a file's name, and not end in {ends}, got {name!r} instead")
     network = bool({"global", "local"} & set(arguments.write))
     backbone = backbones.load(arguments.backbone, arguments.weights, arguments.size, pretrained=network)
     loading = Loading(torch.device(choose_device(arguments.device)), arguments.batch_size, arguments.workers)
+    if folder is not None and network:
+        require_untrained(backbone, folder)
+    if folder is not None and arguments.finetune:
+        dataset = DATASETS.resolve(folder.name, {"features": order.features}, root)
+        finetune(order, dataset, folder, f"{name}{FINE_TUNED}", backbone, loading)
+        return 0
     kinds = [kind for kind in KINDS if kind in arguments.write]
     extract(order, folder or root / arguments.name, name, kinds, backbone, loading, arguments.strict)
     return 0

@@ -29,13 +29,14 @@ from benchmark.toolkit.backbones import Backbone, features
 from datasets import matfiles
 from datasets.features.images import ImageFolder, Table, make_split
 from datasets.features.rows import Rows
-from datasets.xlsa17 import SPLITS, feature_sets
+from datasets.xlsa17 import FINE_TUNED, SPLITS, feature_sets
 
 LIBRARIES = ("torch", "torchvision", "timm", "pillow")
 
 _logger = logging.getLogger(__name__)
 
-Arrays = dict[str, npt.NDArray[Any]]
+Geometry = Callable[[Image.Image], Image.Image]
+Make = Callable[[Tensor], dict[str, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class _Batch:
 class _Pixels(Dataset[tuple[int, Any]]):
     """The images of ``rows``, resized and cropped; the reason, as text, where one cannot be read."""
 
-    def __init__(self, folder: ImageFolder, rows: Sequence[int], geometry: Callable[[Image.Image], Image.Image]):
+    def __init__(self, folder: ImageFolder, rows: Sequence[int], geometry: Geometry):
         self.folder, self.rows, self.geometry = folder, rows, geometry
 
     def __len__(self) -> int:
@@ -88,11 +89,13 @@ class Order:
         folder: the images.
         labels: (N,) from 1.
         split: what describes the classes of a new data set, with the table it was made of; None where there is one.
+        features: the feature set that tells the order; None in a new data set.
     """
 
     folder: ImageFolder
     labels: npt.NDArray[np.int64]
-    split: tuple[Table, Path] | None
+    split: tuple[Table, Path] | None = None
+    features: str | None = None
 
 
 def published_order(images: ImageFolder, folder: Path) -> Order:
@@ -101,7 +104,7 @@ def published_order(images: ImageFolder, folder: Path) -> Order:
     Raises:
         InputError: none of them tells its images, or some are not there.
     """
-    for name in sorted(feature_sets(folder), key=lambda name: name != "res101"):
+    for name in sorted(feature_sets(folder), key=lambda name: (name != "res101", name.endswith(FINE_TUNED))):
         file = folder / f"{name}.mat"
         try:
             content = matfiles.load(file, "image_files", "labels")
@@ -111,7 +114,7 @@ def published_order(images: ImageFolder, folder: Path) -> Order:
         labels = content["labels"].ravel().astype(np.int64)
         if len(labels) != len(files):
             raise InputError(f"{file}: image_files must be one for each of the {len(labels)} labels, got {len(files)}")
-        return Order(images.in_order_of(files, str(file)), labels, None)
+        return Order(images.in_order_of(files, str(file)), labels, features=name)
     raise InputError(
         f"{folder / SPLITS} numbers the images in an order that no feature file there tells by image_files, and any "
         f"other order would not fit it: python -m datasets.download gets the official res101.mat; or give another "
@@ -139,26 +142,24 @@ def extract(
     """
     backbone = backbone.to(loading.device)
     shapes, files = _outputs(backbone, name, kinds, loading.device)
-    provenance = {
-        **backbone.provenance,
-        "preprocessing": backbone.preprocessing.description,
-        "precision": "float16 where autocast takes it" if loading.device.type == "cuda" else "float32",
-        "libraries": {library: version(library) for library in LIBRARIES},
-    }
+    provenance = provenance_of(
+        backbone, "float16 where autocast takes it" if loading.device.type == "cuda" else "float32"
+    )
     if list(kinds) == ["images"]:  # whose pixels no weights have touched
         for absent in ("weights", "weights_sha256", "precision"):
             del provenance[absent]
-    identity = json.dumps([provenance, order.folder.files, sorted(kinds)], sort_keys=True, default=str)
-    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    provenance["key"] = key
-    if order.split is None and _present(folder, files, key):
+    key = provenance["key"] = key_of(provenance, order.folder.files, sorted(kinds))
+    if order.split is None and is_present([folder / f"{file}.mat" for file in files.values()], key):
         print(f"{', '.join(f'{file}.mat' for file in files.values())}: present in {folder}")
         return
     folder.mkdir(parents=True, exist_ok=True)
     with Rows(folder / f".extract-{key}", len(order.labels), shapes) as rows:
-        unreadable = _fill(rows, order.folder, backbone, loading)
-        if unreadable and (strict or order.split is None):
-            raise InputError(f"{len(unreadable)} of {len(order.labels)} images cannot be read: {_listed(unreadable)}")
+        geometry = backbone.preprocessing.geometry
+        unreadable = fill(
+            rows, order.folder, geometry, lambda pixels: features(backbone, pixels, kinds, loading.device), loading
+        )
+        if strict or order.split is None:
+            require_all(unreadable, len(order.labels))
         kept = np.array([i for i, file in enumerate(order.folder.files) if file not in unreadable], np.int64)
         _publish(rows, kept, order, folder, files, provenance | {"left_out": unreadable})
     shutil.rmtree(rows.folder)
@@ -166,14 +167,20 @@ def extract(
     print(f"{len(kept)} images{left_out}: {', '.join(f'{file}.mat' for file in files.values())} in {folder}")
 
 
-def _loader(folder: ImageFolder, rows: Sequence[int], backbone: Backbone, loading: Loading) -> DataLoader[Any]:
-    return DataLoader(
-        _Pixels(folder, rows, backbone.preprocessing.geometry),
-        batch_size=loading.batch_size,
-        num_workers=loading.workers,
-        collate_fn=_collate,
-        pin_memory=loading.device.type == "cuda",
-    )
+def provenance_of(backbone: Backbone, precision: str) -> dict[str, Any]:
+    """What a feature file says of how it was made."""
+    return {
+        **backbone.provenance,
+        "preprocessing": backbone.preprocessing.description,
+        "precision": precision,
+        "libraries": {library: version(library) for library in LIBRARIES},
+    }
+
+
+def key_of(*identity: Any) -> str:
+    """12 hexadecimal digits that stand for all that features are made of."""
+    content = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def _outputs(
@@ -188,17 +195,34 @@ def _outputs(
     }
 
 
-def _fill(rows: Rows, folder: ImageFolder, backbone: Backbone, loading: Loading) -> dict[str, str]:
-    """Extract what is missing; returns the files that cannot be read, with the reasons."""
+def fill(rows: Rows, folder: ImageFolder, geometry: Geometry, make: Make, loading: Loading) -> dict[str, str]:
+    """Extract what is missing; returns the files that cannot be read, with the reasons.
+
+    Args:
+        rows: where to; those of images that cannot be read stay missing.
+        folder: the images.
+        geometry: what is done to each before ``make``.
+        make: what there is to extract, by the names of ``rows``, of (B, H, W, 3) uint8 images.
+        loading: how images are read.
+
+    Raises:
+        InputError: there is too little memory, or the disk is full.
+    """
     missing, unreadable = rows.missing, {}
-    loader = _loader(folder, missing, backbone, loading)
+    loader: DataLoader[Any] = DataLoader(
+        _Pixels(folder, missing, geometry),
+        batch_size=loading.batch_size,
+        num_workers=loading.workers,
+        collate_fn=_collate,
+        pin_memory=loading.device.type == "cuda",
+    )
     clock = _Clock()
     bar = tqdm(total=rows.n, initial=rows.n - len(missing), unit=" images", desc="extract", disable=None)
     try:
         with bar:
             for batch in clock.waiting_for(loader):
                 if batch.rows:
-                    rows.write(batch.rows, features(backbone, batch.pixels, list(rows.shapes), loading.device))
+                    rows.write(batch.rows, make(batch.pixels))
                 for row, reason in batch.unreadable.items():
                     unreadable[folder.files[row]] = reason
                     bar.write(f"{folder.files[row]}: cannot be read: {reason}", file=sys.stderr)
@@ -250,9 +274,13 @@ class _Clock:
             yield batch
 
 
-def _present(folder: Path, files: Mapping[str, str], key: str) -> bool:
-    """Whether all feature files were made by the same job; one of another job is not replaced."""
-    there = [file for name in files.values() if (file := folder / f"{name}.mat").is_file()]
+def is_present(files: Sequence[Path], key: str) -> bool:
+    """Whether all feature files were made by the same job.
+
+    Raises:
+        InputError: one was made by another job, which is not replaced.
+    """
+    there = [file for file in files if file.is_file()]
     for file in there:
         try:
             made = matfiles.provenance(file).get("key")
@@ -261,6 +289,27 @@ def _present(folder: Path, files: Mapping[str, str], key: str) -> bool:
         if made != key:
             raise InputError(f"{file}: is there already and was made otherwise; delete it, or give another --features")
     return len(there) == len(files)
+
+
+def require_untrained(backbone: Backbone, folder: Path) -> None:
+    """Assert that no images of the data set in ``folder`` trained the backbone, as far as its files tell.
+
+    Raises:
+        InputError: its weights are those behind fine-tuned features.
+    """
+    for file in (folder / f"{name}.mat" for name in feature_sets(folder) if name.endswith(FINE_TUNED)):
+        if matfiles.provenance(file).get("weights_sha256") == backbone.provenance["weights_sha256"]:
+            raise InputError(f"--weights: must be of other images than this data set's, got those behind {file}")
+
+
+def require_all(unreadable: Mapping[str, str], n: int) -> None:
+    """Assert that none of ``n`` images is unreadable.
+
+    Raises:
+        InputError: one is.
+    """
+    if unreadable:
+        raise InputError(f"{len(unreadable)} of {n} images cannot be read: {_listed(unreadable)}")
 
 
 def _publish(

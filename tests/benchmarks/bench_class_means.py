@@ -20,10 +20,11 @@ from torch import Tensor
 from benchmark.api import TrainData
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import HeldOut, facts, held_out, train_data, validation_stage
+from benchmark.engine.protocol import HeldOut, facts, held_out, train_data
 from benchmark.engine.runs import SelectionRun
 from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, METHODS
+from benchmark.toolkit.stages import validation_stage
 from methods.generative._synthesis import GenerativeMethod
 from methods.generative.clswgan import CLSWGAN
 from tests.reference.class_means import fitted, means_by_ridge

@@ -27,11 +27,12 @@ from benchmark.api import Method, Split, TrainData
 from benchmark.config import load_file
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.memory import reuse_freed_memory
-from benchmark.engine.protocol import HeldOut, evaluation_stage, held_out, train_data, validation_stage
+from benchmark.engine.protocol import HeldOut, held_out, train_data
 from benchmark.engine.runs import RefitRun
 from benchmark.files import ROOT
 from benchmark.registries import DATASETS, METHODS
 from benchmark.report.canvas import grid, render
+from benchmark.toolkit.stages import evaluation_stage, validation_stage
 from datasets.xlsa17 import Xlsa17
 from losses import build
 from tests.benchmarks.bench_losses import BATCH, SIZES, interleaved, ratio, training_step

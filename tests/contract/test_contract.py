@@ -16,12 +16,13 @@ from benchmark.api import Method, MethodConfig, Split, TrainData, derive_seed
 from benchmark.config import load_file
 from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import evaluation_stage, facts, held_out, train_data
+from benchmark.engine.protocol import facts, held_out, train_data
 from benchmark.engine.runs import RefitRun
 from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, LOSSES, METHODS
 from benchmark.registry import Registry
 from benchmark.results.record import Evaluation, Result
+from benchmark.toolkit.stages import evaluation_stage
 from losses import build
 from tests.reference.toy import slot_for
 

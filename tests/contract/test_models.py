@@ -13,10 +13,11 @@ from benchmark import models
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.jobs import RunJob
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import evaluation_stage, held_out
+from benchmark.engine.protocol import held_out
 from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, METHODS
 from benchmark.results.record import Result
+from benchmark.toolkit.stages import evaluation_stage
 from tests.contract.test_contract import load, quick_settings, small_stand_in
 
 CPU = torch.device("cpu")

@@ -16,10 +16,11 @@ from torch.nn.functional import normalize
 
 from benchmark.api import TrainData
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import HeldOut, facts, held_out, train_data, validation_stage
+from benchmark.engine.protocol import HeldOut, facts, held_out, train_data
 from benchmark.engine.runs import RefitRun
 from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, METHODS
+from benchmark.toolkit.stages import validation_stage
 from methods.generative._synthesis import GenerativeMethod
 from tests.reference.class_means import fitted, means_by_ridge
 

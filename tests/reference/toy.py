@@ -29,10 +29,11 @@ from benchmark.api import (
     derive_seed,
 )
 from benchmark.config import load_file
-from benchmark.engine.protocol import HeldOut, held_out, train_data, validation_stage
+from benchmark.engine.protocol import HeldOut, held_out, train_data
 from benchmark.engine.runs import RefitRun
 from benchmark.registry import Entry, Registry
 from benchmark.results.record import Cost, Evaluation, Metrics, Result, Selection, Spec
+from benchmark.toolkit.stages import validation_stage
 from benchmark.toolkit.training import Objective
 
 CPU = torch.device("cpu")

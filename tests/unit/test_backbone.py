@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from benchmark.api import Incompatible
-from benchmark.engine.protocol import evaluation_stage, train_data
+from benchmark.engine.protocol import train_data
 from benchmark.engine.runs import RefitRun
 from benchmark.errors import InputError
+from benchmark.toolkit.stages import evaluation_stage
 from methods.local._backbone import BackboneConfig, TrainedBackbone, crop
 from methods.local.attentionnet import AttentionNet
 from tests.reference.toy import CPU, make_split, seeded, slot_for

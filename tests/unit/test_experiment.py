@@ -13,10 +13,11 @@ from benchmark.api import FeatureKind, RegressionLoss, Run, Slot, Split, TrainDa
 from benchmark.engine.evaluate import evaluate
 from benchmark.engine.experiment import fit_cell, run_cell, validate_cell
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import evaluation_stage, held_out
+from benchmark.engine.protocol import held_out
 from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, LOSSES, METHODS
 from benchmark.results.record import Result
+from benchmark.toolkit.stages import evaluation_stage
 from tests.reference.toy import ToyDataset, ToyLoss, ToyMethod, register
 
 

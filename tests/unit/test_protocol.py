@@ -21,11 +21,12 @@ from torch import Tensor
 from benchmark.api import Meta, Run, SealedError, Slot, Split, TrainData
 from benchmark.engine.experiment import run_cell
 from benchmark.engine.plan import Cell
-from benchmark.engine.protocol import Stage, evaluation_stage, held_out, random_partition, train_data, validation_stage
+from benchmark.engine.protocol import held_out, train_data
 from benchmark.engine.settings import make_spec
 from benchmark.errors import InputError
 from benchmark.models.preprocessing import chunks, fit_preprocessing
 from benchmark.registries import DATASETS, LOSSES, METHODS
+from benchmark.toolkit.stages import Stage, evaluation_stage, random_partition, validation_stage
 from tests.reference.toy import CPU, ToyDataset, ToyLoss, ToyMethod, make_split, register
 
 evaluation_stage.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
