@@ -415,13 +415,16 @@ def _global(file: Path, n: int) -> cache.Matrix:
 
 def _fine_tuned(file: Path, selection: Path, labels: npt.NDArray[np.int64], n_classes: int) -> api.FineTuned:
     """What the file of the features, and that of those to select on, tell of their backbones' training."""
+    tuned = api.FineTuned(_trained_on(file), _global(selection, len(labels)), _trained_on(selection))
     made = [matfiles.provenance(each).get("key") for each in (file, selection)]
     if made[0] != made[1] or not np.array_equal(_labels(selection, n_classes), labels):
         raise InputError(f"{selection}: must have been made along with {file.name}, and was not; make both anew")
-    tested, selected = (
-        _indices(matfiles.load(each, TRAINED_ON)[TRAINED_ON], f"{each}: {TRAINED_ON}") for each in (file, selection)
-    )
-    return api.FineTuned(tested, _global(selection, len(labels)), selected)
+    return tuned
+
+
+def _trained_on(file: Path) -> npt.NDArray[np.int64]:
+    """The indices of the images that trained the backbone of a file's features."""
+    return _indices(matfiles.load(file, TRAINED_ON)[TRAINED_ON], f"{file}: {TRAINED_ON}")
 
 
 def _convert(file: Path, key: str) -> cache.Matrix:

@@ -16,7 +16,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Recipe:
         batch: images a step.
     """
 
-    blocks: int = 1
+    blocks: int = 3
     epochs: int = 6
     lr: float = 1e-3
     head_lr: float = 1e-2
@@ -186,11 +186,9 @@ def last_parts(backbone: Backbone, n_blocks: int, device: torch.device) -> list[
     model: Any = backbone.model
     if hasattr(model, "forward_head"):
         turns = _turns(model, _noise(backbone).permute(0, 3, 1, 2).float().to(device))
-        blocks = [name for name in turns if "." in name]
+        blocks = [name for name in turns if "." in name]  # of a sequence of them
         if blocks:
-            stage = blocks[-1].rpartition(".")[0]
-            first = [name for name in blocks if name.startswith(f"{stage}.")][-n_blocks:][0]
-            parts = turns[turns.index(first) :]
+            parts = turns[turns.index(blocks[-n_blocks:][0]) :]
             handed, pooled = Frozen(backbone, parts[0], device).both(_noise(backbone))
             with torch.inference_mode():
                 if torch.allclose(Tail(backbone, parts)(handed), pooled, rtol=1e-4, atol=1e-5):
@@ -265,16 +263,22 @@ def _read(rows: Rows, images: npt.NDArray[np.int64], device: torch.device) -> Te
 def _turns(model: Any, x: Tensor) -> list[str]:
     """The names of a network's parts, and of the blocks of its sequences, in the order in which they are run."""
     turns: list[str] = []
-    parts: dict[str, nn.Module] = {}
-    for name, part in model.named_children():
-        blocks = part.named_children() if isinstance(part, (nn.Sequential, nn.ModuleList)) else ()
-        parts |= {f"{name}.{number}": block for number, block in blocks} or {name: part}
+    parts = _unfolded(dict(model.named_children()))
     hooks = [part.register_forward_pre_hook(lambda *_, name=name: turns.append(name)) for name, part in parts.items()]
     with torch.inference_mode():
         model.forward_features(x)
     for hook in hooks:
         hook.remove()
     return turns
+
+
+def _unfolded(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Parts by their names, with those of a sequence, and of a sequence in it, in its place."""
+    found: dict[str, nn.Module] = {}
+    for name, part in parts.items():
+        inner = part.named_children() if isinstance(part, (nn.Sequential, nn.ModuleList)) else ()
+        found |= _unfolded({f"{name}.{number}": each for number, each in inner}) or {name: part}
+    return found
 
 
 def _noise(backbone: Backbone) -> Tensor:
