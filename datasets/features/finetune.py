@@ -86,35 +86,6 @@ class Tail(nn.Module):
         return pooled
 
 
-class Frozen:
-    """What a network hands to one of its parts, of which all before it keep their weights.
-
-    Args:
-        backbone: the network.
-        part: the name of the part.
-        device: where the network is.
-    """
-
-    def __init__(self, backbone: Backbone, part: str, device: torch.device) -> None:
-        self._backbone, self._device = backbone, device
-        self._handed = torch.empty(0)
-        self._hook = backbone.model.get_submodule(part).register_forward_pre_hook(self._keep)
-
-    def __call__(self, pixels: Tensor) -> dict[str, npt.NDArray[np.float32]]:
-        """The activations (B, ...) of (B, H, W, 3) uint8 images, under the name that they are kept by."""
-        self.both(pixels)
-        return {_KEPT: self._handed.cpu().numpy()}
-
-    @torch.inference_mode()
-    def both(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The activations of images, and their pooled features."""
-        pooled, _ = self._backbone(pixels.to(self._device))
-        return self._handed, pooled
-
-    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._handed = inputs[0].float()
-
-
 def finetune(order: Order, dataset: Dataset, folder: Path, name: str, backbone: Backbone, loading: Loading) -> None:
     """Write the fine-tuned features of all images, those to select on beside them, and the weights behind the former.
 
@@ -143,38 +114,31 @@ def finetune(order: Order, dataset: Dataset, folder: Path, name: str, backbone: 
     if is_present(list(stages), key):
         print(f"{tested.name}: present in {folder}")
         return
-    frozen = Frozen(backbone, parts[0], device)
-    activations, _ = frozen.both(_noise(backbone))
-    shape = (tuple(activations.shape[1:]), np.float32)
-    with Rows(folder / f".extract-{key}", len(order.labels), {_KEPT: shape}) as rows:
-        unreadable = fill(rows, order.folder, backbone.preprocessing.geometry, frozen, loading)
+    handed, _ = handed_to(backbone, parts[0], _noise(backbone).to(device))
+    with Rows(folder / f".extract-{key}", len(order.labels), {_KEPT: (handed.shape[1:], np.float32)}) as rows:
+
+        def make(pixels: Tensor) -> dict[str, npt.NDArray[Any]]:
+            return {_KEPT: handed_to(backbone, parts[0], pixels.to(device))[0].cpu().numpy()}
+
+        unreadable = fill(rows, order.folder, backbone.preprocessing.geometry, make, loading)
         require_all(unreadable, len(order.labels))
         for file, stage in stages.items():
             tuned = copy.deepcopy(backbone)
             tail = Tail(tuned, parts)
             train(tail, rows, stage, split.labels, recipe, device, file.stem)
-            for buffer, value in tuned.named_buffers():  # counters of batches, which no file of weights is asked for
-                if buffer.endswith("num_batches_tracked"):
-                    value.zero_()
-            weights = file.with_suffix(".safetensors")
-            told = provenance | {
-                "weights": weights.name,
-                "weights_sha256": backbones.digest(tuned.state_dict()),
-                "fine_tuning": tuning | _told(stage),
-                "key": key,
-            }
-            variables = {
-                "features": pooled(tail, rows, loading).T,
-                "labels": order.labels[:, None],
-                "image_files": matfiles.cells(order.folder.files),
-                TRAINED_ON: stage.train[:, None] + 1,
-                "provenance": json.dumps(told, sort_keys=True, default=str),
-            }
-            if file == tested:
-                write_whole(weights, save({k: v.contiguous() for k, v in tuned.model.state_dict().items()}))
-            matfiles.save(file, variables)
+            told = provenance | {"fine_tuning": tuning | _told(stage), "key": key}
+            _publish(file, order, stage, pooled(tail, rows, loading), tuned, told, keep_weights=file == tested)
     shutil.rmtree(rows.folder)
     print(f"{len(order.labels)} images: {tested.name} in {folder}")
+
+
+@torch.inference_mode()
+def handed_to(backbone: Backbone, part: str, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """What one part of the network is handed, (B, ...), and the pooled features, of (B, H, W, 3) uint8 images."""
+    handed: list[Tensor] = []
+    with backbone.model.get_submodule(part).register_forward_pre_hook(lambda _, inputs: handed.append(inputs[0])):
+        features, _ = backbone(pixels)
+    return handed[0].float(), features
 
 
 def last_parts(backbone: Backbone, n_blocks: int, device: torch.device) -> list[str]:
@@ -185,13 +149,14 @@ def last_parts(backbone: Backbone, n_blocks: int, device: torch.device) -> list[
     """
     model: Any = backbone.model
     if hasattr(model, "forward_head"):
-        turns = _turns(model, _noise(backbone).permute(0, 3, 1, 2).float().to(device))
+        noise = _noise(backbone).to(device)
+        turns = _turns(model, noise.permute(0, 3, 1, 2).float())
         blocks = [name for name in turns if "." in name]  # of a sequence of them
         if blocks:
             parts = turns[turns.index(blocks[-n_blocks:][0]) :]
-            handed, pooled = Frozen(backbone, parts[0], device).both(_noise(backbone))
+            handed, features = handed_to(backbone, parts[0], noise)
             with torch.inference_mode():
-                if torch.allclose(Tail(backbone, parts)(handed), pooled, rtol=1e-4, atol=1e-5):
+                if torch.allclose(Tail(backbone, parts)(handed), features, rtol=1e-4, atol=1e-5):
                     return parts
     name = backbone.provenance["backbone"]
     raise InputError(f"--finetune: must have a backbone of timm that ends in a chain of blocks, got {name} instead")
@@ -254,6 +219,32 @@ def pooled(tail: Tail, rows: Rows, loading: Loading) -> npt.NDArray[np.float32]:
     if not np.isfinite(features).all():
         raise InputError("--finetune: must give finite features, got NaN or infinity: training diverged")
     return features
+
+
+def _publish(
+    file: Path,
+    order: Order,
+    stage: Stage,
+    features: npt.NDArray[np.float32],
+    tuned: Backbone,
+    provenance: Mapping[str, Any],
+    keep_weights: bool,
+) -> None:
+    for name, value in tuned.named_buffers():  # counters of batches, which say nothing and are not read again
+        if name.endswith("num_batches_tracked"):
+            value.zero_()
+    weights = file.with_suffix(".safetensors")
+    if keep_weights:
+        write_whole(weights, save({name: value.contiguous() for name, value in tuned.model.state_dict().items()}))
+    told = {**provenance, "weights": weights.name, "weights_sha256": backbones.digest(tuned.state_dict())}
+    variables = {
+        "features": features.T,
+        "labels": order.labels[:, None],
+        "image_files": matfiles.cells(order.folder.files),
+        TRAINED_ON: stage.train[:, None] + 1,
+        "provenance": json.dumps(told, sort_keys=True, default=str),
+    }
+    matfiles.save(file, variables)
 
 
 def _read(rows: Rows, images: npt.NDArray[np.int64], device: torch.device) -> Tensor:
