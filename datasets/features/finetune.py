@@ -48,6 +48,10 @@ _KEPT = "activations"
 class Recipe:
     """How the last blocks are trained: by AdamW, whose learning rates fall to 0 on a cosine.
 
+    Chosen on the validation of 200 classes of birds with EfficientNet-Lite0, whose held-out images of seen classes the
+    head then knew 81.3 % of. The last three blocks came to 79.9 % for two to three times the time, learning rates of
+    3e-4 and 3e-3 for the blocks and the head to 79.0 %, and to 80.3 % with images mirrored at random.
+
     Attributes:
         blocks: how many of the last blocks are trained, with what follows them.
         epochs: passes over the training images.
@@ -57,7 +61,7 @@ class Recipe:
         batch: images a step.
     """
 
-    blocks: int = 3
+    blocks: int = 1
     epochs: int = 6
     lr: float = 1e-3
     head_lr: float = 1e-2
