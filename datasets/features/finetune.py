@@ -129,7 +129,7 @@ def finetune(order: Order, dataset: Dataset, folder: Path, name: str, backbone: 
         for file, stage in stages.items():
             tuned = copy.deepcopy(backbone)
             tail = Tail(tuned, parts)
-            train(tail, rows, stage, split.labels, recipe, device, file.stem)
+            train(tail, rows, stage, split.labels, recipe, device, f"train {file.stem}")
             told = provenance | {"fine_tuning": tuning | _told(stage), "key": key}
             _publish(file, order, stage, pooled(tail, rows, loading), tuned, told, keep_weights=file == tested)
     shutil.rmtree(rows.folder)
