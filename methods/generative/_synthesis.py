@@ -27,6 +27,7 @@ from benchmark.toolkit import (
     power_of_two,
 )
 from methods._condition import Condition, mean_and_scale
+from methods._softmax import train_softmax
 from methods.generative._blocks import FeatureGenerator, adam
 from methods.generative._zla import log_prior, train_zla
 
@@ -457,38 +458,6 @@ def rounds(data: TrainData, size: int, n_batches: int, rng: torch.Generator) -> 
     n_rounds = -(-len(data.labels) // size)
     batches = draw_batches(data, size, 0, rng, n_rounds * n_batches)
     return [batches[k * n_batches : (k + 1) * n_batches] for k in range(n_rounds)]
-
-
-def train_softmax(
-    features: Tensor,
-    labels: Tensor,
-    n_classes: int,
-    *,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    rng: torch.Generator,
-) -> nn.Linear:
-    """A linear softmax classifier trained by Adam, betas (0.5, 0.999), for a fixed number of epochs.
-
-    Args:
-        features: (N, D).
-        labels: (N,) in 0..n_classes-1.
-        n_classes: its outputs.
-        epochs: passes over the data.
-        lr: learning rate.
-        batch_size: images in a batch.
-        rng: on the device of ``features``; draws weights and batches.
-    """
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, features.shape[1], n_classes, device=features.device)
-    nn.init.normal_(layer.weight, std=0.02, generator=rng)
-    nn.init.zeros_(layer.bias)
-    optimiser = adam(lr, layer)
-    for _ in range(epochs):
-        order = torch.randperm(len(labels), generator=rng, device=labels.device)
-        for batch in order.split(batch_size):
-            descend(F.cross_entropy(layer(features[batch]), labels[batch]), optimiser)
-    return layer.requires_grad_(False)
 
 
 def cycle_term(

@@ -187,7 +187,12 @@ def fit(method: str, config: MethodConfig, data: TrainData) -> Method:
 
 
 @pytest.mark.parametrize(
-    ("method", "settings"), [*((name, {}) for name in METHODS.names()), ("cycle-clswgan", {"unseen": True})]
+    ("method", "settings"),
+    [
+        *((name, {}) for name in METHODS.names()),
+        ("cycle-clswgan", {"unseen": True}),
+        ("icis", {"include_unseen": True}),
+    ],
 )
 def test_methods_say_whether_they_train_on_semantics_of_unseen_classes(method: str, settings: dict[str, Any]) -> None:
     """What is learnt, but for classifiers of generated features, depends on them where the method says so, only."""

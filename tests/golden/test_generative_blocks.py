@@ -20,6 +20,8 @@ from benchmark.engine.protocol import HeldOut
 from benchmark.engine.runs import RefitRun, SelectionRun
 from benchmark.toolkit import descend, linear
 from benchmark.toolkit.self_weighted import self_weighted_error
+from methods import _softmax
+from methods._softmax import train_softmax
 from methods.generative import _adversarial, _synthesis
 from methods.generative._adversarial import (
     Adversary,
@@ -37,7 +39,6 @@ from methods.generative._synthesis import (
     Round,
     Term,
     cycle_term,
-    train_softmax,
 )
 from methods.generative._variational import (
     AutoencoderSettings,
@@ -761,7 +762,7 @@ class TestTrainSoftmax:
             batches.append(labels.tolist())
             return F.cross_entropy(logits, labels)
 
-        monkeypatch.setattr(_synthesis, "F", SimpleNamespace(cross_entropy=note))
+        monkeypatch.setattr(_softmax, "F", SimpleNamespace(cross_entropy=note))
         images = torch.arange(25)  # each a class of its own
         train_softmax(clouds(25)[0], images, 25, epochs=3, lr=0.02, batch_size=10, rng=seeded(1))
         assert [len(batch) for batch in batches] == [10, 10, 5] * 3

@@ -48,6 +48,7 @@ TINY = {
     "evaluate_every": 1,
     "critic_steps": 1,
     "classifier_epochs": 2,
+    "base_epochs": 2,
     "classifier_batch_size": 32,
     "prototype_hidden": 16,
     "regressor_epochs": 2,
