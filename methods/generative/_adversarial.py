@@ -69,7 +69,12 @@ class Critic(nn.Module):
         return value
 
     def objective(self, real: Tensor, fake: Tensor, attributes: Tensor, rng: torch.Generator) -> Tensor:
-        """What the critic minimises: mean D(fake) - mean D(real) + the weighted gradient penalty.
+        """What the critic minimises: mean D(fake) - mean D(real) + the weighted gradient penalty; see ``compared``."""
+        difference, penalty = self.compared(real, fake, attributes, rng)
+        return self.settings.penalty_weight * penalty - difference.mean()
+
+    def compared(self, real: Tensor, fake: Tensor, attributes: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(B,) D(real) - D(fake), and the gradient penalty without its weight.
 
         Args:
             real: (B, D) features.
@@ -84,13 +89,12 @@ class Critic(nn.Module):
         of_features, of_attributes = first.weight.split([real.shape[1], attributes.shape[1]], dim=1)
         of_class = F.linear(attributes, of_attributes, first.bias)
         hidden = F.linear(torch.cat([fake, real]), of_features).unflatten(0, (2, -1)) + of_class
-        of_fake, of_real = last(activation(hidden)).mean(1)
+        of_fake, of_real = last(activation(hidden)).squeeze(-1)
         # Between two features the hidden layer, before its activation, is between those of the two.
         active = (mix * hidden[1] + (1 - mix) * hidden[0]).detach() > 0
         gradient = torch.where(active, last.weight, SLOPE * last.weight) @ of_features
-        penalty = (gradient.norm(dim=1) - 1).square().mean()
-        value: Tensor = (of_fake - of_real).squeeze() + self.settings.penalty_weight * penalty
-        return value
+        penalty: Tensor = (gradient.norm(dim=1) - 1).square().mean()
+        return of_real - of_fake, penalty
 
 
 def gan(meta: Meta, settings: CriticSettings, rng: torch.Generator) -> tuple[FeatureGenerator, Critic]:

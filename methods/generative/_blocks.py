@@ -80,6 +80,24 @@ class SemanticDecoder(nn.Module):
         return outputs
 
 
+class ReadsSemantics:
+    """What the methods share whose classifiers take features with what a semantic decoder reads from them."""
+
+    decoder: SemanticDecoder
+
+    def represent(self, x: Tensor) -> Tensor:
+        """(B, D + hidden + A) what the classifiers take for (B, D) features."""
+        hidden = self.decoder.hidden(x)
+        return torch.cat([x, hidden, self._attributes(hidden)], dim=1)
+
+    def semantics(self, x: Tensor) -> Tensor:
+        """(B, A) attributes of unit norm, read from (B, D) features."""
+        return self._attributes(self.decoder.hidden(x))
+
+    def _attributes(self, hidden: Tensor) -> Tensor:
+        return F.normalize(self.decoder.last(hidden), dim=1)
+
+
 class PairNet(nn.Module):
     """r: (B, D) features and (C, A) attributes to (B, C) scores, one for each pair, through one hidden layer.
 

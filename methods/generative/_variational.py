@@ -106,22 +106,34 @@ def reconstruct(
     return generator(code, attributes), divergence
 
 
+def feature_encoder(meta: Meta, hidden: int, depth: int, rng: torch.Generator) -> GaussianEncoder:
+    """E of f-VAEGAN-D2: features and attributes to codes, with as many dimensions as attributes.
+
+    Args:
+        meta: the sizes of both.
+        hidden: units of the first hidden layer.
+        depth: hidden layers, 1 or 2; see ``AutoencoderSettings``.
+        rng: the source of the initial weights.
+    """
+    d, a = meta.n_features, meta.n_attributes
+    return GaussianEncoder([d + a, hidden, *[2 * a] * (depth - 1), a], rng)
+
+
 def autoencoding_gan(
     meta: Meta, settings: CriticSettings, encoder_depth: int, rng: torch.Generator
 ) -> tuple[GaussianEncoder, FeatureGenerator, Critic]:
     """The encoder, the generator and the critic of f-VAEGAN-D2; a code has as many dimensions as the attributes."""
-    d, a = meta.n_features, meta.n_attributes
-    encoder = GaussianEncoder([d + a, settings.hidden, *[2 * a] * (encoder_depth - 1), a], rng)
+    encoder = feature_encoder(meta, settings.hidden, encoder_depth, rng)
     generator, critic = gan(meta, settings, rng)
     return encoder, generator, critic
 
 
 def autoencoder_adam(
-    lr: float, encoder: GaussianEncoder, generator: FeatureGenerator, settings: AutoencoderSettings
+    lr: float, encoder: GaussianEncoder, generator: FeatureGenerator, settings: AutoencoderSettings, *others: nn.Module
 ) -> torch.optim.Adam:
-    """The optimiser of both, with the encoder's own beta1."""
+    """The optimiser of both, with the encoder's own beta1, and of ``others`` that learn as the generator does."""
     of_encoder = {"params": list(encoder.parameters()), "betas": (settings.encoder_beta1, 0.999)}
-    return adam(lr, generator, groups=[of_encoder])
+    return adam(lr, generator, *others, groups=[of_encoder])
 
 
 def autoencode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -74,18 +74,20 @@ def check_critic(method: Any, batch: TrainData, critic: Descent, rebuild: Rebuil
     assert critic.held == critic.reached == {"critic"}
 
 
-def check_the_critics_weight(kind: type[Any], **settings: Any) -> None:
-    """Which critic there is moves the gradient of the generator's objective, unless its weight is 0."""
+def check_the_critics_weight(
+    kind: type[Any], critic: str = "critic", moved: Collection[str] = ("encoder", "generator"), **settings: Any
+) -> None:
+    """Which ``critic`` there is moves the gradient of the generator's objective, unless its weight is 0."""
     data, batch = make_batch()
     for weight in (0.0, 0.5):
         gradients = []
         for scale in (1, 2):
             method = make_method(kind, data, adversarial_weight=weight, **settings)
-            method.critic.net[2].weight.data *= scale
+            getattr(method, critic).net[2].weight.data *= scale
             gradients.append(descents(method, data, batch, own_slot(method, data, True))[-1].gradients)
         one, other = gradients
         differ = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
-        assert differ == ({"encoder", "generator"} if weight else set())
+        assert differ == (set(moved) if weight else set())
 
 
 def check_classifiers(
