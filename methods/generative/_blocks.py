@@ -79,23 +79,14 @@ class SemanticDecoder(nn.Module):
         outputs: Tensor = self.last(self.hidden(x))
         return outputs
 
+    def attributes(self, x: Tensor) -> Tensor:
+        """(B, n_outputs) of unit norm."""
+        return F.normalize(self(x), dim=1)
 
-class ReadsSemantics:
-    """What the methods share whose classifiers take features with what a semantic decoder reads from them."""
-
-    decoder: SemanticDecoder
-
-    def represent(self, x: Tensor) -> Tensor:
-        """(B, D + hidden + A) what the classifiers take for (B, D) features."""
-        hidden = self.decoder.hidden(x)
-        return torch.cat([x, hidden, self._attributes(hidden)], dim=1)
-
-    def semantics(self, x: Tensor) -> Tensor:
-        """(B, A) attributes of unit norm, read from (B, D) features."""
-        return self._attributes(self.decoder.hidden(x))
-
-    def _attributes(self, hidden: Tensor) -> Tensor:
-        return F.normalize(self.decoder.last(hidden), dim=1)
+    def beside(self, x: Tensor) -> Tensor:
+        """(B, D + hidden + n_outputs) features, the hidden layer, and ``attributes``: what TF-VAEGAN classifies."""
+        hidden = self.hidden(x)
+        return torch.cat([x, hidden, F.normalize(self.last(hidden), dim=1)], dim=1)
 
 
 class PairNet(nn.Module):

@@ -14,7 +14,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend
 from benchmark.toolkit.self_weighted import self_weighted_error
 from methods.generative._adversarial import Adversary, CriticSettings
-from methods.generative._blocks import SLOPE, ReadsSemantics, SemanticDecoder, adam, mlp
+from methods.generative._blocks import SLOPE, SemanticDecoder, adam, mlp
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import AutoencoderSettings, autoencode, autoencoder_adam, autoencoding_gan
 
@@ -26,7 +26,7 @@ from methods.generative._variational import AutoencoderSettings, autoencode, aut
     year=2020,
     source="Narayan et al., Latent Embedding Feedback and Discriminative Features, ECCV 2020, arXiv 2003.07833",
 )
-class TFVAEGAN(ReadsSemantics, GenerativeMethod):
+class TFVAEGAN(GenerativeMethod):
     """f-VAEGAN-D2 plus a semantic decoder Dec and a feedback network F.
 
     Dec learns attributes from real features, and the generator and (unless ``freeze_decoder``) Dec from reconstructed
@@ -124,6 +124,13 @@ class TFVAEGAN(ReadsSemantics, GenerativeMethod):
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:  # noqa: D102
         noise = self.generator.draw(attributes, rng)
         return self._generate(noise, attributes, self.config.synthesis_feedback_weight)
+
+    def represent(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.decoder.beside(x)
+
+    def semantics(self, x: Tensor) -> Tensor:
+        """(B, A) attributes of unit norm, read from (B, D) features."""
+        return self.decoder.attributes(x)
 
     def _generate(self, code: Tensor, attributes: Tensor, weight: float) -> Tensor:
         """(B, D) features for (B, Z) codes; from the second run where the feedback has a ``weight``."""

@@ -13,7 +13,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from benchmark.toolkit.self_weighted import self_weighted_error
 from methods.generative._adversarial import Critic, CriticSettings
-from methods.generative._blocks import FeatureGenerator, ReadsSemantics, SemanticDecoder, adam
+from methods.generative._blocks import FeatureGenerator, SemanticDecoder, adam
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import AutoencoderSettings, autoencoder_adam, feature_encoder, reconstruction_error
 
@@ -108,7 +108,7 @@ class Noised(NamedTuple):
     source="Ye et al., ZeroDiff: Solidified Visual-Semantic Correlation in Zero-Shot Learning, ICLR 2025, "
     "arXiv 2406.02929",
 )
-class ZeroDiff(ReadsSemantics, GenerativeMethod):
+class ZeroDiff(GenerativeMethod):
     """An encoder and a generator as in f-VAEGAN-D2, the generator also taking x_(t+1), features with noise, and t.
 
     It guesses the clean features x_0 in one jump. From its guess, x_t is drawn from the diffusion's posterior. One
@@ -209,6 +209,13 @@ class ZeroDiff(ReadsSemantics, GenerativeMethod):
         later = torch.randn(len(attributes), self.meta.n_features, generator=rng, device=attributes.device)
         last = torch.full((len(attributes),), self.config.steps - 1, device=attributes.device)
         return self._denoise(code, attributes, later, last)
+
+    def represent(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.decoder.beside(x)
+
+    def semantics(self, x: Tensor) -> Tensor:
+        """(B, A) attributes of unit norm, read from (B, D) features."""
+        return self.decoder.attributes(x)
 
     def _denoise(self, code: Tensor, attributes: Tensor, later: Tensor, t: Tensor) -> Tensor:
         """(B, D) guesses of x_0 for (B, Z) codes, (B, A) attributes and (B, D) x_(t+1) of (B,) steps t."""
