@@ -126,12 +126,15 @@ class ZeroDiff(GenerativeMethod):
     | item | release | here | effect |
     | --- | --- | --- | --- |
     | contrastive features, their generator and critic | a second fine-tuned set | left out: the paper's row c | below |
-    | f | the paper says that it grows with noise, the code that it falls | as the code | not measured |
+    | f | in the code it falls with noise, in the paper it grows, (1 - k_t)^1.5 | as the code | below |
     | weight of the penalty | adapted: 10 at first | ``penalty_weight``, fixed | not measured |
     | log-variances | free | within -10 and 10 | not measured |
     | classifiers | the best of ten on test: of features, of what is read from them, of both | of both | not measured |
     | batches | drawn anew for every step of the critics | the same, in passes over all images | not measured |
     | attributes as networks take them | unit norm | ``condition``: the same, or standardised | not measured |
+
+    CUB2010, ``none``, ``small``, seed 0, on test: AUSUC is 42.1 and H 47.9; with the paper's f 41.7 and 46.1; with a
+    ``mutual_weight`` of 0 it is 41.6 and 48.8. One seed tells no difference. TF-VAEGAN has 40.2 and 47.2.
 
     Frozen features have no second set that was tuned by contrast. In the paper, on CUB, H is 80.9 without and 81.6 with
     it. (f-CLSWGAN reaches 79.7 on the same fine-tuned features.)
