@@ -21,14 +21,14 @@ _OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "sigmoid": to
 SLOPE = 0.2
 
 
-def mlp(sizes: list[int], rng: torch.Generator) -> nn.Sequential:
+def mlp(sizes: list[int], rng: torch.Generator, std: float = 0.02) -> nn.Sequential:
     """Linear layers of the given ``sizes`` with LeakyReLU(0.2) between them.
 
-    Weights are N(0, 0.02), as in the f-CLSWGAN line of methods.
+    Weights are normal, of deviation ``std``: by default that of the f-CLSWGAN line of methods.
     """
     layers: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(sizes):
-        layers += [linear(n_in, n_out, rng, std=0.02), nn.LeakyReLU(SLOPE)]
+        layers += [linear(n_in, n_out, rng, std=std), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers[:-1])
 
 
