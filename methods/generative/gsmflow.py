@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -34,21 +35,23 @@ class GSMFlow(GenerativeMethod):
     The condition of a class with attributes a is its position relative to three anchors, which are attributes of other
     classes: g(a) (see ``RelativePosition``). Minimised, with D features:
 
-        mean |z|^2 / (2 D) - mean log |det df/dx| / D + prototype_weight * MSE(f^-1(0; g(a_c)), mean features of c)
+        mean |z|^2 / (2 D) - mean log |det df/dx| / D + prototype_weight * MSE(f^-1(0; g(a_y)), mean features of y)
 
-    where z = f(x + perturbation * e; g(a_y)), e is standard normal, and the last term, over all seen classes, trains f
-    alone. Unseen classes are f^-1(z; g(a_u)), with z standard normal.
+    where z = f(x + perturbation * e; g(a_y)), e is standard normal, and the last term trains f alone. Unseen classes
+    are f^-1(z; g(a_u)), with z standard normal.
 
     The published method regresses no attributes. With a loss, it gets a linear regressor d, which is trained along:
-    regression(d(x), a_y) on real features trains d, and regression(d(f^-1(0; g(a_c))), a_c) on the prototypes of all
-    seen classes, which are made anyway, asks of f that they can be told apart by the same semantics. The loss sees
-    the two in turn, so that a ReMSE with a memory (``window``) mixes both in it.
+    regression(d(x), a_y) on real features trains d, and regression(d(f^-1(0; g(a_y))), a_y) on the prototypes, which
+    are made anyway, asks of f that they can be told apart by the same semantics. A re-weighted loss sees the seen
+    classes that the batch holds, in both places, one after the other, so that a ReMSE with a memory (``window``) mixes
+    both in it.
 
     Ours against the release (uqzhichen/GSMFlow_TMM@6eb1783):
 
     | item | release | here | effect |
     | --- | --- | --- | --- |
     | anchors | among all classes, unseen ones too | ``anchors``: the same, or among the seen | ANCHORS |
+    | prototypes in a step | of all seen classes | of the classes of the batch, one for each image | not measured |
     | boundary samples (TMM 2022) | by option | left out | not measured |
     | biases of f at the start | N(0, 0.01) | 0 | not measured |
     | g at the start | uniform weights, torch's default | normal, of deviation 1/sqrt(A), no bias | not measured |
@@ -115,7 +118,7 @@ class GSMFlow(GenerativeMethod):
         def step(x: Tensor, y: Tensor, epoch: int) -> dict[str, Tensor]:
             own["lr"] = config.lr * config.decay ** ((epoch - 1) // config.decay_every)
             positions = self.position(data.attributes[data.seen])
-            perturbed = x + config.perturbation * torch.randn(x.shape, generator=noise, device=x.device)
+            perturbed = x + config.perturbation * standard_normal(x.shape, x, noise)
             likelihood = negative_log_likelihood(*self.flow(perturbed, positions[y]))
             prototypes = self.flow.inverse(torch.zeros_like(x), positions.detach()[y])
             prototype = F.mse_loss(prototypes, means[y])
@@ -127,8 +130,8 @@ class GSMFlow(GenerativeMethod):
         return Round(step)
 
     def generate(self, attributes: Tensor, rng: torch.Generator) -> Tensor:  # noqa: D102
-        noise = torch.randn(len(attributes), self.meta.n_features, generator=rng, device=attributes.device)
-        return self.flow.inverse(noise.to(attributes), self.position(attributes))
+        noise = standard_normal((len(attributes), self.meta.n_features), attributes, rng)
+        return self.flow.inverse(noise, self.position(attributes))
 
 
 class RelativePosition(nn.Module):
@@ -218,6 +221,11 @@ class Flow(nn.Module):
             assert isinstance(coupling, Coupling)
             z = coupling.inverse(z, condition)
         return z
+
+
+def standard_normal(shape: Sequence[int], like: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal numbers of a ``shape``, of the type and on the device of a tensor ``like`` them."""
+    return torch.randn(tuple(shape), generator=rng, dtype=like.dtype, device=like.device)
 
 
 def scale_and_shift(net: nn.Module, half: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
