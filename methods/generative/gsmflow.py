@@ -50,7 +50,7 @@ class GSMFlow(GenerativeMethod):
 
     | item | release | here | effect |
     | --- | --- | --- | --- |
-    | anchors | among all classes, unseen ones too | ``anchors``: the same, or among the seen | ANCHORS |
+    | anchors | among all classes, unseen ones too | ``anchors``: the same, or among the seen | below |
     | prototypes in a step | of all seen classes | of the classes of the batch, one for each image | not measured |
     | boundary samples (TMM 2022) | by option | left out | not measured |
     | biases of f at the start | N(0, 0.01) | 0 | not measured |
@@ -59,6 +59,11 @@ class GSMFlow(GenerativeMethod):
     | classifiers | Xavier; their best epoch on test | N(0, 0.02); their last one | not measured |
     | epochs | the best on test, for ZSL and GZSL in separate runs | chosen on validation | - |
     | regression of attributes | none | with a loss, on prototypes | - |
+
+    On CUB2010's validation (AUSUC, small settings, 12 epochs, one seed): with mse, anchors among the seen classes 32.8,
+    among all 33.1. With none, 35.9; with a ``prototype_weight`` of 10, 30.2; with a ``perturbation`` of 0.05, 33.6; and
+    with attributes of unit norm besides, 21.9. Two couplings scale by less than e^2, too little for min-max features,
+    whose deviation within a class is 0.08: with four, and attributes of unit norm, 19.8.
     """
 
     semantics_need_loss = True
