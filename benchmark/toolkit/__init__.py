@@ -3,7 +3,7 @@
 ``benchmark.toolkit.backbones`` has the networks that turn images into features.
 """
 
-from benchmark.toolkit.layers import linear
+from benchmark.toolkit.layers import dropout, linear
 from benchmark.toolkit.training import (
     BUDGETED_IMAGES,
     MOST_EPOCHS,
@@ -28,6 +28,7 @@ __all__ = [
     "build_optimizer",
     "descend",
     "draw_batches",
+    "dropout",
     "linear",
     "minimise",
     "power_of_two",

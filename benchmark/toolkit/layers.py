@@ -1,9 +1,9 @@
-"""Layers whose initial weights come from a given source of random numbers: global random state is never touched."""
+"""Layers that draw from a given source of random numbers: global random state is never touched."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def linear(n_in: int, n_out: int, rng: torch.Generator, std: float | None = None) -> nn.Linear:
@@ -19,3 +19,10 @@ def linear(n_in: int, n_out: int, rng: torch.Generator, std: float | None = None
     nn.init.normal_(layer.weight, std=n_in**-0.5 if std is None else std, generator=rng)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def dropout(x: Tensor, share: float, rng: torch.Generator | None) -> Tensor:
+    """``x`` of which a ``share`` is 0, at random, and the rest scaled up for it; ``x`` itself without a source."""
+    if rng is None or not share:
+        return x
+    return x * (torch.rand(x.shape, generator=rng, device=x.device) >= share) / (1 - share)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
-from benchmark.toolkit import descend, linear
+from benchmark.toolkit import descend, dropout, linear
 from methods.generative._blocks import FeatureGenerator, Output, PairNet, adam, mlp
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import GaussianEncoder, reconstruct
@@ -155,10 +155,3 @@ class SDGZSL(GenerativeMethod):
         mixed = torch.cat([semantic, rest[order]], dim=1)
         together, apart = self.discriminator(codes), self.discriminator(mixed)
         return 0.5 * (F.softplus(-together) + F.softplus(apart)).mean()
-
-
-def dropout(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """(B, D) inputs of which a ``share`` is 0, at random; torch's own draws from global random state."""
-    if not share:
-        return x
-    return x * (torch.rand(x.shape, generator=rng, device=x.device) >= share) / (1 - share)

@@ -73,7 +73,7 @@ class LocalMethod(Method):
         self.grid, self.n_channels = meta.grid, meta.n_features
         if self.backbone:
             self.grid, self.n_channels = self.backbone.grid, self.backbone.n_channels
-        self._augmentation: torch.Generator | None = None
+        self._draws: torch.Generator | None = None
         if self.vectors_are != "unused":
             if not meta.n_vector:
                 raise Incompatible(_NO_VECTORS)
@@ -86,8 +86,7 @@ class LocalMethod(Method):
             if data.attribute_vectors is None:
                 raise Incompatible(_NO_VECTORS)
             self.vectors.data.copy_(F.normalize(data.attribute_vectors, dim=1))
-        if self.backbone:
-            self._augmentation = run.rng(f"augmentation {parallel.rank()}")
+        self._draws = run.rng(f"augmentation {parallel.rank()}")
         minimise(
             self,
             lambda x, y: self.objective(self.regions(x), y, slot),
@@ -120,7 +119,7 @@ class LocalMethod(Method):
 
     def regions(self, x: Tensor) -> Tensor:
         """(B, R, D) regions of (B, h, w, D) local features or of images, in the precision of the attributes."""
-        regions: Tensor = self.backbone(x, self._augmentation) if self.backbone else x
+        regions: Tensor = self.backbone(x, self._draws) if self.backbone else x
         return regions.flatten(1, 2).to(self.attributes)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
