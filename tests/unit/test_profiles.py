@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,12 +30,6 @@ from tests.reference.toy import make_spec as toy_spec
 GENERATORS = [entry.name for entry in METHODS if "n_generated" in entry.obj.Config.rules]
 
 
-def generators_with_a_choice_of(setting: str) -> list[str]:
-    """Not GenZSL, whose features and vectors have unit norm whatever the data."""
-    fields = {name: METHODS[name].obj.Config.model_fields.get(setting) for name in GENERATORS}
-    return [name for name, field in fields.items() if field and len(get_args(field.annotation)) > 1]
-
-
 SIZES = st.builds(
     Facts,
     n_images=st.integers(10, 100_000),
@@ -53,6 +47,11 @@ SIZES = st.builds(
 def small(method: str) -> dict[str, Any]:
     """The settings of a method on a data set that no YAML names, of which some are ``auto``."""
     return make_spec(method, {}, ("mse", {}), TOY, {}, "proposed", "strict").hparams
+
+
+def generators_that_derive(setting: str) -> list[str]:
+    """Not those that take the same for all data."""
+    return [name for name in GENERATORS if small(name).get(setting) == AUTO]
 
 
 def derived(method: str, found: Facts) -> MethodConfig:
@@ -146,7 +145,7 @@ class TestRules:
         for key, value in small(name).items():
             assert value == AUTO or settings[key] == value
 
-    @pytest.mark.parametrize("name", generators_with_a_choice_of("preprocess"))
+    @pytest.mark.parametrize("name", generators_that_derive("preprocess"))
     @given(found=SIZES)
     def test_features_of_either_sign_are_neither_squeezed_nor_cut(self, name: str, found: Facts):
         settings = derived(name, replace(found, signed=True)).model_dump()
@@ -154,7 +153,7 @@ class TestRules:
         assert settings.get("output", "linear") == "linear"
         assert derived(name, replace(found, signed=False)).preprocess == "minmax"
 
-    @pytest.mark.parametrize("name", generators_with_a_choice_of("condition"))
+    @pytest.mark.parametrize("name", generators_that_derive("condition"))
     @given(found=SIZES)
     def test_semantics_that_are_alike_enter_networks_less_their_mean(self, name: str, found: Facts):
         assert derived(name, replace(found, alike=True)).model_dump()["condition"] == "standard"
