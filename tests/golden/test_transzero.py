@@ -144,6 +144,18 @@ def test_scores_semantics_and_attention_agree_with_the_loops(settings: dict[str,
             assert attention[i, j].flatten().tolist() == pytest.approx(one_map)
 
 
+def test_places_lower_logits_of_the_encoder_and_raise_none():
+    data = local_data()
+    method = build(TransZero, data, **SMALL)
+    with torch.no_grad():
+        method.place.bias -= sum(map(sum, slow_penalties(method))) / math.prod(method.grid) ** 2
+    cut = [penalty == 0 for penalties in slow_penalties(method) for penalty in penalties]
+    assert any(cut)
+    assert not all(cut)
+    for found, (psi, _) in zip(method.semantics(data.features), slow_predict(method, data.features), strict=True):
+        assert found.tolist() == pytest.approx(psi)
+
+
 @pytest.mark.parametrize("share", ["dropout", "attention_dropout"])
 def test_dropout_is_in_training_alone(share: str):
     data = local_data()
