@@ -59,7 +59,11 @@ class TransZero(LocalMethod):
     =================  ==========================================  =====================================================
     optimiser          Adam (CUB), SGD (SUN, AWA2; momentum 0      AdamW, SGD with momentum 0.9; weight decay of AdamW
                        for AWA2); weight decay 1e-4                apart from the gradient
-    regions            14 x 14 at 448 px, unit norm each           as stored, unit norm (``preprocess: l2``)
+    regions            14 x 14 at 448 px, unit norm each           as stored, unit norm (``preprocess: l2``);
+                                                                   ``small`` standardises each channel, with which
+                                                                   validation AUSUC rises sooner: on CUB2010's 7 x 7
+                                                                   grid (``none``, seed 0) to 19.7 in 8 epochs (lr
+                                                                   1e-3), against 17.5, the best of 14 (lr 3e-3)
     name vectors       trained from unit norm; made unit norm      the same (``normalize_vectors``)
                        again at each step for AWA2
     places             two further numbers, of the cells' equal    left out: they only add to a bias
