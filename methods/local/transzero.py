@@ -70,8 +70,8 @@ class TransZero(LocalMethod):
                        sizes, which are always 0
     dropout            of everything, an own draw for each image   the same; of queries, which are the same for all
                                                                    images until they attend to them, once a batch
-    start              W1 normal; all else torch's or Xavier's     W1 normal; all else of deviation 1/sqrt(inputs),
-                       uniform                                     no biases
+    start              W1 standard normal; all else torch's or     normal, of deviation 1/sqrt(inputs); W1 1/sqrt(d), so
+                       Xavier's uniform                            that scores start at 1 and not at sqrt(d); below
     attributes         below 0 set to 0 for AWA2                   as the data set has them
     batches            50 at random (CUB), one image a class       the same (``shots: 1``)
                        (SUN, AWA2: 40)
@@ -84,6 +84,10 @@ class TransZero(LocalMethod):
                        test images
     regression         squared error of psi and a_y as they are    the slot on psi; ``none`` as released
     =================  ==========================================  =====================================================
+
+    On CUB2010's validation (grid of EfficientNet-Lite0, none, small settings, seed 0) AUSUC was 9.3, 18.4, 20.7 after
+    two, four, eight epochs; with W1 standard normal 8.5, 13.5, 19.7; with that, regions of unit norm, and batches of 64
+    besides, 1.7 and 7.3 after two and four.
     """
 
     vectors_are = "trained"
@@ -128,7 +132,7 @@ class TransZero(LocalMethod):
         self.over_attributes = Attention(width, rng) if config.self_attention else None
         self.to_regions = Attention(width, rng)
         self.decoder = FeedForward(width, hidden, rng)
-        self.value_map = nn.Parameter(torch.randn(meta.n_vector, width, generator=rng))
+        self.value_map = nn.Parameter(torch.randn(meta.n_vector, width, generator=rng) * width**-0.5)
 
     def objective(self, regions: Tensor, y: Tensor, slot: Slot) -> Tensor:  # noqa: D102
         predicted = self.predict(regions)
