@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.api import Meta, Rules, Run, Slot, TrainData
+from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from methods.generative._blocks import adam, mlp
@@ -84,8 +84,6 @@ class GSMFlow(GenerativeMethod):
             decay: what the learning rate is multiplied by, over and over.
             decay_every: after this many epochs.
         """
-
-        rules: ClassVar[Rules] = GenerativeConfig.rules
 
         lr: float = Field(1e-4, gt=0)
         epochs: int = Field(1500, ge=1)

@@ -136,6 +136,10 @@ class ZeroDiff(GenerativeMethod):
     CUB2010, ``none``, ``small``, seed 0, on test: AUSUC is 42.1 and H 47.9; with the paper's f 41.7 and 46.1; with a
     ``mutual_weight`` of 0 it is 41.6 and 48.8. One seed tells no difference. TF-VAEGAN has 40.2 and 47.2.
 
+    On AWA1 (``none``, the same) T1 is 33.6 and calibrated H 23.8, but U only 0.8 without calibration: features that are
+    generated for a class have a deviation of 0.03 in each dimension, and its images of 0.15, so that a classifier that
+    knows real images of seen classes calls hardly any other image unseen. TF-VAEGAN's have 0.03 too, and U 8.2.
+
     Frozen features have no second set that was tuned by contrast. In the paper, on CUB, H is 80.9 without and 81.6 with
     it. (f-CLSWGAN reaches 79.7 on the same fine-tuned features.)
     """
