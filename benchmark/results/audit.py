@@ -144,7 +144,7 @@ def _of_evaluation(evaluation: Evaluation) -> Iterator[str]:
                 yield f"per_class {c.name} is a seen class, which has no {column}"
     for suffix in ("", "_calibrated"):
         u, s, h = (getattr(metrics, f"{name}{suffix}") for name in "USH")
-        harmonic = 2 * u * s / (u + s) if u + s else 0.0
+        harmonic = 2 * u * s / (u + s) if u + s else 0.0  # the measure's own code needs torch, whose import takes long
         if abs(harmonic - h) > _ROUNDING:
             yield f"H{suffix} must be 2US / (U + S) = {harmonic:.4f}, got {h:.4f} instead"
         # The curve passes through (U, S), and S never rises with U.

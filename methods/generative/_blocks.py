@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,11 @@ def mlp(sizes: list[int], rng: torch.Generator, std: float = 0.02) -> nn.Sequent
     for n_in, n_out in itertools.pairwise(sizes):
         layers += [linear(n_in, n_out, rng, std=std), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers[:-1])
+
+
+def standard_normal(shape: Sequence[int], like: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal numbers of a ``shape``, of the type and on the device of a tensor ``like`` them."""
+    return torch.randn(tuple(shape), generator=rng, dtype=like.dtype, device=like.device)
 
 
 def adam(

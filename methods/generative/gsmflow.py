@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from benchmark.api import Meta, Run, Slot, TrainData
 from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
-from methods.generative._blocks import adam, mlp
+from methods.generative._blocks import adam, mlp, standard_normal
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 
 #: The classes among which anchors are found.
@@ -225,11 +224,6 @@ class Flow(nn.Module):
             assert isinstance(coupling, Coupling)
             z = coupling.inverse(z, condition)
         return z
-
-
-def standard_normal(shape: Sequence[int], like: Tensor, rng: torch.Generator) -> Tensor:
-    """Standard normal numbers of a ``shape``, of the type and on the device of a tensor ``like`` them."""
-    return torch.randn(tuple(shape), generator=rng, dtype=like.dtype, device=like.device)
 
 
 def scale_and_shift(net: nn.Module, half: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear
 from benchmark.toolkit.self_weighted import self_weighted_error
 from methods.generative._adversarial import Critic, CriticSettings
-from methods.generative._blocks import FeatureGenerator, SemanticDecoder, adam
+from methods.generative._blocks import FeatureGenerator, SemanticDecoder, adam, standard_normal
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 from methods.generative._variational import AutoencoderSettings, autoencoder_adam, feature_encoder, reconstruction_error
 
@@ -62,13 +62,13 @@ class Diffusion(nn.Module):
         """(B,) steps t drawn for (B, D) features x, and (B, D) x_t and (B, D) x_(t+1)."""
         t = torch.randint(len(self.rates), (len(x),), generator=rng, device=x.device)
         kept, rate = self.kept[t, None], self.rates[t, None]
-        earlier = kept * x + (1 - kept.square()).sqrt() * _noise_like(x, rng)
-        return t, earlier, (1 - rate).sqrt() * earlier + rate.sqrt() * _noise_like(x, rng)
+        earlier = kept * x + (1 - kept.square()).sqrt() * standard_normal(x.shape, x, rng)
+        return t, earlier, (1 - rate).sqrt() * earlier + rate.sqrt() * standard_normal(x.shape, x, rng)
 
     def before(self, clean: Tensor, later: Tensor, t: Tensor, rng: torch.Generator) -> Tensor:
         """(B, D) x_t drawn for (B, D) guesses of x_0 and (B, D) x_(t+1)."""
         mean = self.of_clean[t, None] * clean + self.of_later[t, None] * later
-        return mean + self.deviation[t, None] * _noise_like(clean, rng)
+        return mean + self.deviation[t, None] * standard_normal(clean.shape, clean, rng)
 
 
 class StepEmbedding(nn.Module):
@@ -244,7 +244,3 @@ def disagreement(of_clean: Tensor, of_step: Tensor, kept: Tensor) -> Tensor:
     """
     squares = (of_clean - of_step.detach()).square() + (of_step - of_clean.detach()).square()
     return (kept**AGREEMENT_POWER * squares).mean()
-
-
-def _noise_like(x: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
