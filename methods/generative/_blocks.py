@@ -98,16 +98,20 @@ class PairNet(nn.Module):
     """r: (B, D) features and (C, A) attributes to (B, C) scores, one for each pair, through one hidden layer.
 
     The first layer of a concatenated pair is the sum of two products, so that B + C rows are multiplied and not B C.
+    Its activation is a LeakyReLU of a ``slope``; a ReLU has one of 0.
     """
 
-    def __init__(self, n_features: int, n_attributes: int, hidden: int, rng: torch.Generator) -> None:
+    def __init__(
+        self, n_features: int, n_attributes: int, hidden: int, rng: torch.Generator, slope: float = SLOPE
+    ) -> None:
         super().__init__()
+        self.slope = slope
         self.of_features = linear(n_features, hidden, rng, std=0.02)
         self.of_attributes = linear(n_attributes, hidden, rng, std=0.02)
         self.last = linear(hidden, 1, rng, std=0.02)
 
     def forward(self, x: Tensor, attributes: Tensor) -> Tensor:
         """(B, C) scores."""
-        hidden = F.leaky_relu(self.of_features(x)[:, None] + self.of_attributes(attributes), SLOPE)
+        hidden = F.leaky_relu(self.of_features(x)[:, None] + self.of_attributes(attributes), self.slope)
         scores: Tensor = self.last(hidden)
         return scores.squeeze(-1)

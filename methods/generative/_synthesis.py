@@ -53,11 +53,13 @@ class Round:
         generator: what the last batch does, after all else.
         critic: what every batch does, the last one too; None: nothing.
         n_batches: batches of a round.
+        data: what batches are drawn of, in no more rounds an epoch; None: the training data.
     """
 
     generator: Step
     critic: Step | None = None
     n_batches: int = 1
+    data: TrainData | None = None
 
     def __call__(self, batches: Sequence[Batch], epoch: int) -> dict[str, Tensor]:
         """One round in an ``epoch`` (from 1); returns the scalars to log, of the last batch."""
@@ -313,6 +315,7 @@ class GenerativeMethod(Method):
         data = replace(data, attributes=self.conditions(data.attributes))
         self.class_counts = data.class_counts
         training, rng = self.prepare(data, slot, run), run.rng("batches")
+        drawn, n_rounds = training.data or data, -(-len(data.labels) // config.batch_size)
         for epoch in run.epochs(
             self,
             config.epochs,
@@ -323,8 +326,8 @@ class GenerativeMethod(Method):
         ):
             self.train()
             values = []
-            for images in rounds(data, config.batch_size, training.n_batches, rng):
-                batches = [(data.features[batch], data.labels[batch]) for batch in images]
+            for images in rounds(drawn, config.batch_size, training.n_batches, rng)[:n_rounds]:
+                batches = [(drawn.features[batch], drawn.labels[batch]) for batch in images]
                 with arithmetic(config.precision, run.device):
                     values.append(training(batches, epoch))
             self.eval()

@@ -194,6 +194,7 @@ def fit(method: str, config: MethodConfig, data: TrainData) -> Method:
         ("icis", {"include_unseen": True}),
         ("genzsl", {"include_unseen": True}),
         ("gsmflow", {"anchors": "all"}),
+        ("gsmflow", {"boundary_samples": True}),
     ],
 )
 def test_methods_say_whether_they_train_on_semantics_of_unseen_classes(method: str, settings: dict[str, Any]) -> None:
