@@ -59,6 +59,7 @@ class Ranking:
 
     Attributes:
         ranks: method -> mean rank, ascending.
+        positions: method -> its rank on each data set, in the same order.
         datasets: what it is the mean over.
         p: the p-value of Friedman's test that all methods rank alike; None where all of them tie everywhere.
         critical_difference: how far two mean ranks must lie apart to differ at 5 % by Nemenyi's test.
@@ -66,6 +67,7 @@ class Ranking:
     """
 
     ranks: dict[str, float]
+    positions: dict[str, tuple[float, ...]]
     datasets: tuple[str, ...]
     p: float | None
     critical_difference: float
@@ -178,14 +180,15 @@ def ranking(values: Mapping[str, Sequence[float]], datasets: Sequence[str]) -> R
     """
     from scipy import stats  # which takes its time
 
-    matrix = np.round([list(of_method) for of_method in values.values()], 9)
+    matrix = np.round([list(own) for own in values.values()], 9)
     k, n = matrix.shape
-    means = dict(zip(values, stats.rankdata(-matrix, axis=0).mean(axis=1).tolist(), strict=True))
-    ranks = dict(sorted(means.items(), key=lambda item: item[1]))
+    of_method = dict(zip(values, map(tuple, stats.rankdata(-matrix, axis=0).tolist()), strict=True))
+    positions = dict(sorted(of_method.items(), key=lambda item: sum(item[1])))
+    ranks = {name: sum(own) / n for name, own in positions.items()}
     tied = bool((matrix == matrix[:1]).all())
     p = None if tied else float(stats.friedmanchisquare(*matrix).pvalue)
     critical = _studentized_range(k) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n))
-    return Ranking(ranks, tuple(datasets), p, float(critical), _groups(ranks, critical))
+    return Ranking(ranks, positions, tuple(datasets), p, float(critical), _groups(ranks, critical))
 
 
 @cache

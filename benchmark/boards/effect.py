@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmark.boards import HEADER
 from benchmark.boards.comparison import bootstrap, clear_of_zero, comparisons
 from benchmark.boards.rows import Board, Row
-from benchmark.boards.view import ACCURACIES, by_interest, in_order, title_of
+from benchmark.boards.svg import LINE, WIDTH, lines_of, picture, rule, words
+from benchmark.boards.view import ACCURACIES, by_interest, in_order, name_of
 from benchmark.boards.wording import between
 from benchmark.registries import LOSSES
 
@@ -21,18 +21,13 @@ MEASURE, BOOTSTRAPPED = "H calibrated", "H_calibrated"
 STUDIED = LOSSES.studied.contrasts[0][0]
 
 #: Lengths in pixels.
-_WIDTH, NAMES, _TOP, _LINE, _BOTTOM, _GAP = 980, 172, 92, 20, 44, 18
-#: Colours of Okabe and Ito (colour-blind safe), on a ground of its own: a page's theme may differ from the system's.
+NAMES, _TOP, _BOTTOM, _GAP = 172, 92, 44, 18
+#: Colours of Okabe and Ito (colour-blind safe).
 _STYLE = """
-text { font: 12px system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; fill: #1a212b }
-.head { font-weight: 600 } .muted { fill: #566070 }
-.ground { fill: #ffffff } .band { fill: #f3f5f8 } .rule { stroke: #ccd2db } .zero { stroke: #566070 }
 .default { stroke: #0072b2 } .default.told { fill: #0072b2 }
 .tuned { stroke: #b84a00 } .tuned.told { fill: #b84a00 }
 .untold { fill: #ffffff }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6eaf0 } .muted { fill: #a3aebd }
-  .ground { fill: #11151b } .band { fill: #1a2029 } .rule { stroke: #343e4c } .zero { stroke: #a3aebd }
   .default { stroke: #56b4e9 } .default.told { fill: #56b4e9 }
   .tuned { stroke: #f0a030 } .tuned.told { fill: #f0a030 }
   .untold { fill: #11151b }
@@ -68,7 +63,7 @@ def effects(boards: Mapping[Board, Sequence[Row]]) -> dict[str, list[Effect]]:
     """Data set -> what changes there, on the boards of real data with the strict protocol and the proposed split."""
     found: dict[str, list[Effect]] = {}
     for board, rows in by_interest(boards).items():
-        if board.simulated or board.protocol != "strict" or board.partition != "proposed":
+        if board.simulated or not board.comparable:
             continue
         studied = [row for row in rows if row.runs and row.spec.loss_label == STUDIED]
         for row, differences, reference in comparisons(studied, {MEASURE: ACCURACIES[MEASURE]}, rows):
@@ -90,33 +85,22 @@ def tally(found: Sequence[Effect]) -> tuple[str, str]:
 def render(boards: Mapping[Board, Sequence[Row]]) -> dict[str, str]:
     """The picture, a line a method and a column a data set: its name -> SVG; nothing where nothing is compared."""
     columns = effects(boards)
-    return {NAME: HEADER + _picture(columns)} if columns else {}
+    return {NAME: _picture(columns)} if columns else {}
 
 
 def _picture(columns: Mapping[str, Sequence[Effect]]) -> str:
-    names = list(dict.fromkeys(map(title_of, in_order(e.row for found in columns.values() for e in found))))
-    bottom = _TOP + _LINE * len(names)
+    names = list(dict.fromkeys(map(name_of, in_order(e.row for found in columns.values() for e in found))))
+    bottom = _TOP + LINE * len(names)
     scale = _Scale(columns)
     losses = f"{LOSSES.studied.title} minus {LOSSES[LOSSES.reference].title}"
     title = f"{losses} in calibrated H, in percentage points, with 95 % intervals over seeds and classes"
-    drawn = [
-        f'<rect class="ground" width="{_WIDTH}" height="{bottom + _BOTTOM}"/>',
-        *_text(8, 20, title, "head", anchor="start"),
-        *_legend(44),
-    ]
-    for i, name in enumerate(names):
-        y = _TOP + _LINE * i
-        if i % 2 == 0:
-            drawn.append(f'<rect class="band" y="{y}" width="{_WIDTH}" height="{_LINE}"/>')
-        drawn += _text(NAMES - 8, y + 14, name, anchor="end")
+    drawn = [*_legend(44), *lines_of(names, _TOP, NAMES)]
     for column, dataset in enumerate(columns):
-        drawn += _text(scale.x(column, 0), _TOP - 24, dataset, "head")
+        drawn += words(scale.x(column, 0), _TOP - 24, dataset, "head")
         drawn += [*_axis(scale, column, bottom), *_column(scale, column, columns[dataset], names)]
         for i, line in enumerate(tally(columns[dataset])):
-            drawn += _text(scale.x(column, 0), bottom + 18 + 16 * i, line)
-    size = f'viewBox="0 0 {_WIDTH} {bottom + _BOTTOM}" width="{_WIDTH}" height="{bottom + _BOTTOM}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">\n<title>{html.escape(title)}</title>'
-    return "\n".join([head, f"<style>{_STYLE}</style>", *drawn, "</svg>"]) + "\n"
+            drawn += words(scale.x(column, 0), bottom + 18 + 16 * i, line)
+    return picture(title, bottom + _BOTTOM, _STYLE, drawn)
 
 
 class _Scale:
@@ -125,7 +109,7 @@ class _Scale:
     def __init__(self, columns: Mapping[str, Sequence[Effect]]) -> None:
         ends = [abs(end) for found in columns.values() for e in found for end in (e.mean, *(e.interval or ()))]
         self.limit: int = math.ceil(max(*ends, 1.0))
-        self._pitch = (_WIDTH - NAMES) / len(columns)
+        self._pitch = (WIDTH - NAMES) / len(columns)
 
     def x(self, column: int, value: float) -> float:
         half = (self._pitch - _GAP) / 2
@@ -135,9 +119,9 @@ class _Scale:
 def _column(scale: _Scale, column: int, found: Sequence[Effect], names: Sequence[str]) -> list[str]:
     drawn = []
     for i, name in enumerate(names):
-        same = [effect for effect in found if title_of(effect.row) == name]
+        same = [effect for effect in found if name_of(effect.row) == name]
         for k, effect in enumerate(same, start=1):
-            drawn += _effect(effect, scale, column, _TOP + _LINE * (i + k / (len(same) + 1)))
+            drawn += _effect(effect, scale, column, _TOP + LINE * (i + k / (len(same) + 1)))
     return drawn
 
 
@@ -149,14 +133,14 @@ def _axis(scale: _Scale, column: int, bottom: float) -> list[str]:
             continue
         x = scale.x(column, value)
         drawn += [
-            f'<line class="{"rule" if value else "zero"}" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"/>',
-            *_text(x, _TOP - 6, f"{value:+d}" if value else "0", "muted"),
+            rule(x, _TOP, bottom, "rule" if value else "zero"),
+            *words(x, _TOP - 6, f"{value:+d}" if value else "0", "muted"),
         ]
     return drawn
 
 
 def _effect(effect: Effect, scale: _Scale, column: int, y: float) -> list[str]:
-    said = f"{title_of(effect.row)}, {'tuned' if effect.row.spec.tuned else 'default settings'}: {effect.mean:+.2f}"
+    said = f"{name_of(effect.row)}, {'tuned' if effect.row.spec.tuned else 'default settings'}: {effect.mean:+.2f}"
     drawn = [f"<g><title>{html.escape(said + between(effect.interval))}</title>"]
     if effect.interval:
         low, high = (scale.x(column, end) for end in effect.interval)
@@ -174,11 +158,7 @@ def _marker(x: float, y: float, kind: str) -> str:
 def _legend(y: float) -> list[str]:
     kinds = {"default untold": "default settings", "tuned untold": "tuned", "default told": "filled: clear of 0"}
     drawn = []
-    for i, (kind, words) in enumerate(kinds.items()):
+    for i, (kind, said) in enumerate(kinds.items()):
         x = 8 + 130 * i
-        drawn += [_marker(x, y - 4, kind), *_text(x + 10, y, words, anchor="start")]
+        drawn += [_marker(x, y - 4, kind), *words(x + 10, y, said, anchor="start")]
     return drawn
-
-
-def _text(x: float, y: float, words: str, kind: str = "", anchor: str = "middle") -> list[str]:
-    return [f'<text class="{kind}" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{html.escape(words)}</text>']

@@ -9,7 +9,7 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.boards import COMMAND, HEADER, effect, markdown, overview, site
+from benchmark.boards import COMMAND, HEADER, effect, markdown, overview, ranks, site
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import ordered_boards
 from benchmark.errors import InputError
@@ -68,6 +68,7 @@ class Artefact(NamedTuple):
 ARTEFACTS = (
     Artefact("*.md", HEADER.encode(), markdown.render),
     Artefact(effect.NAME, HEADER.encode(), lambda boards, datasets: effect.render(boards)),  # noqa: ARG005
+    Artefact(ranks.NAME, HEADER.encode(), lambda boards, datasets: ranks.render(boards)),  # noqa: ARG005
     Artefact(SCHEMA, SCHEMA_MARK.encode(), lambda boards, datasets: {SCHEMA: schema()}),  # noqa: ARG005
     Artefact(site.PAGE, site.HEADER.encode(), lambda boards, datasets: site.render(boards)),  # noqa: ARG005
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmark.boards import effect
+from benchmark.boards import effect, ranks
 from benchmark.boards.best import best
-from benchmark.boards.comparison import Ranking, rankings
+from benchmark.boards.comparison import Ranking
 from benchmark.boards.markup import code, folded, link, loss, method, simulated, table, text
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import ACCURACIES, by_interest, in_order, legend, marks_of, tags
@@ -14,8 +14,6 @@ from benchmark.boards.wording import NONE, mean, plural
 from benchmark.registries import DATASETS, LOSSES
 
 NAME = "README.md"
-#: With fewer data sets, Friedman's and Nemenyi's tests are called weak (Demšar 2006 asks for more than ten).
-FEW_DATASETS = 10
 
 INTRODUCTION = """
 # Leaderboards
@@ -37,7 +35,12 @@ def overview(rows: Boards) -> str:
     real, simulated_ones = ({b: of for b, of in rows.items() if b.simulated == kind} for kind in (False, True))
     parts = [INTRODUCTION.strip()]
     if compared := _compared(real):
-        parts += [f"## Best methods on real data\n\n{best(compared)}", *_effect(compared), *_folded(compared)]
+        parts += [
+            f"## Best methods on real data\n\n{best(compared)}",
+            *_effect(compared),
+            *_ranking(compared),
+            *_folded(compared),
+        ]
     if real:
         parts.append(f"## All boards of real data\n\n{_index(real)}")
     if compared := _compared(simulated_ones):
@@ -50,11 +53,7 @@ def overview(rows: Boards) -> str:
 
 def _compared(rows: Boards) -> Boards:
     """The boards with runs that are compared over data sets."""
-    return {
-        board: found
-        for board, found in rows.items()
-        if board.protocol == "strict" and board.partition == "proposed" and any(row.runs for row in found)
-    }
+    return {board: found for board, found in rows.items() if board.comparable and any(row.runs for row in found)}
 
 
 def _effect(rows: Boards) -> list[str]:
@@ -70,6 +69,27 @@ def _effect(rows: Boards) -> list[str]:
         "intervals are not adjusted for their number: of twenty without any effect, one is clear of 0. A gain alone "
         "does not prove the loss's point: the boards have its controls.",
     ]
+
+
+def _ranking(rows: Boards) -> list[str]:
+    if not ranks.render(rows):
+        return []
+    return [
+        "## Ranks over data sets",
+        f"![Each method's rank on each data set, and their mean]({ranks.NAME})",
+        f"By {ranks.MEASURE} under {code(LOSSES.absent)}, of the methods that have one row with it on every data set."
+        + _descriptive(rows),
+    ]
+
+
+def _descriptive(rows: Boards) -> str:
+    """Why no test of the ranks is shown, with a space before it; empty where one is."""
+    n = len({board.dataset for board in rows})
+    nested = ranks.nested(rows)
+    if n >= ranks.FEW_DATASETS and not nested:
+        return ""
+    same = f", {', '.join(nested)} of the same classes" if nested else ""
+    return f" Ranks describe here, and prove nothing: {plural(n, 'data set')}{same}, cannot tell methods apart."
 
 
 def _side_by_side(rows: Boards) -> list[str]:
@@ -140,30 +160,29 @@ def _matrix(rows: Boards) -> str:
 
 def _ranks(rows: Boards) -> str:
     """Method x loss, with the tests under each loss; or why there is nothing to rank."""
-    every = rankings({board: [row for row in found if row.runs] for board, found in rows.items()}, ACCURACIES["AUSUC"])
-    ranked = {group: ranking for group, ranking in every.items() if ranking}
+    ranked = ranks.ranked(rows)
     n = len({board.dataset for board in rows})
     if not ranked:
         return (
             "Methods are ranked under each loss where at least three of them have one row on each of at least three "
-            f"data sets (Friedman's test); here {'is' if n == 1 else 'are'} {plural(n, 'data set')}. Further "
+            f"data sets; here {'is' if n == 1 else 'are'} {plural(n, 'data set')}. Further "
             "partitions, feature sets or revisions of a data set do not count: they are not independent."
         )
     columns = sorted(ranked, key=lambda group: (group[1], LOSSES.order(group[0]), group[0]))
     lines = [[method(row), *(_rank(row, ranked[c]) for c in columns)] for row in _ranked_rows(rows, ranked.values())]
-    lines += [
-        ["*methods*", *(str(len(ranked[column].ranks)) for column in columns)],
-        ["*p (Friedman)*", *(_p(ranked[column].p) for column in columns)],
-        ["*critical difference*", *(f"{ranked[column].critical_difference:.1f}" for column in columns)],
-    ]
-    largest = max(len(ranking.ranks) for ranking in ranked.values()) - 1
+    lines.append(["*methods*", *(str(len(ranked[column].ranks)) for column in columns)])
     note = (
         f"Rank 1 is the best. Over {n} data sets, one board each ({', '.join(ranked[columns[0]].datasets)}), of the "
-        "methods that have one row with the loss on all of them. Two methods differ at 5 % (Nemenyi) if their "
-        f"mean ranks lie further apart than the critical difference; no two can lie further apart than {largest}."
+        "methods that have one row with the loss on all of them."
     )
-    if n < FEW_DATASETS:
-        note += f" {n} data sets are too few for these tests to have much power: that they find nothing means little."
+    if descriptive := _descriptive(rows):
+        note += descriptive
+    else:
+        lines += [
+            ["*p (Friedman)*", *(_p(ranked[column].p) for column in columns)],
+            ["*critical difference*", *(f"{ranked[column].critical_difference:.1f}" for column in columns)],
+        ]
+        note += " Two methods differ at 5 % (Nemenyi) where their mean ranks are a critical difference or more apart."
     head = ["method", *(code(label) + (" tuned" if tuned else "") for label, tuned in columns)]
     return f"{table(head, lines, left=(0,))}\n\n{note}"
 

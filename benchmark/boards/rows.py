@@ -34,6 +34,11 @@ class Board(NamedTuple):
         partition = spec.partition.partition("-")[0]
         return cls(spec.dataset, spec.simulated, spec.protocol, spec.features, spec.revision, partition)
 
+    @property
+    def comparable(self) -> bool:
+        """Whether it is compared with boards of other data sets: the strict protocol on the proposed split."""
+        return self.protocol == "strict" and self.partition == "proposed"
+
     def record(self) -> dict[str, Any]:
         """The board for other programs, which know the partition as ``split``, as result files do."""
         return {"split" if name == "partition" else name: value for name, value in self._asdict().items()}

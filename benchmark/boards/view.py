@@ -158,6 +158,12 @@ def title_of(row: Row) -> str:
     return (entry.title if entry else row.spec.method) + (f" ({said})" if said else "")
 
 
+def name_of(row: Row) -> str:
+    """``title_of`` with the profile, unless that is the small one: ``f-VAEGAN-D2 (2019), medium``."""
+    profile = row.spec.profile
+    return title_of(row) + (f", {profile}" if profile not in (None, "small") else "")
+
+
 def marks_of(row: Row) -> str:
     """Those of ``MARKS`` that the row bears."""
     dirty = any(run.provenance.get("dirty") or not run.provenance.get("commit") for run in row.runs)

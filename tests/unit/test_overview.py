@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmark.boards import HEADER, effect, overview, view
+from benchmark.boards import HEADER, effect, overview, ranks, svg, view
 from benchmark.boards.view import by_interest, ordered_boards
 from benchmark.boards.wording import NONE
 from benchmark.results.record import Result
@@ -160,3 +160,52 @@ def test_the_picture_is_text_that_says_it_is_generated_and_names_stay_text() -> 
     assert "<b>" not in text
     assert effect.render(ordered_boards(one("ale", "mse"))) == {}
     assert effect.NAME not in page(one("ale", "mse"))
+
+
+def over_datasets(names: list[str]) -> list[Result]:
+    """Three methods under ``none`` on each data set, whose AUSUC is 0.6 H: of the last one they tie."""
+    of_method = {"ale": 30.0, "eszsl": 20.0, "clswgan": 10.0}
+    return [
+        run
+        for name in names
+        for method, h in of_method.items()
+        for run in one(method, "none", dataset=name, revision=f"revision{name}", H=50.0 if name == names[-1] else h)
+    ]
+
+
+def test_ranks_are_drawn_for_each_data_set_and_in_the_mean_within_the_picture() -> None:
+    boards = ordered_boards(over_datasets(["awa1", "abc", "xyz"]))
+    (text,) = ranks.render(boards).values()
+    assert text.startswith(HEADER)
+    drawn = ElementTree.fromstring(text)
+    said = [title.text for title in drawn.iterfind(f"{SVG}g/{SVG}title")]
+    assert said == [
+        "ALE (2016): mean 1.3; abc 1, awa1 1, xyz 2",
+        "ESZSL (2015): mean 2.0; abc 2, awa1 2, xyz 2",
+        "f-CLSWGAN (2018): mean 2.7; abc 3, awa1 3, xyz 2",
+    ]
+    places = [
+        float(re.findall(r"translate\(([\d.]+)", path.get("transform", ""))[0]) for path in drawn.iter(f"{SVG}path")
+    ]
+    legend, marks = places[:3], places[3:]
+    assert len(set(marks[:2])) == 2  # at the same rank, side by side
+    assert marks[5] == pytest.approx(marks[8] + 10)  # ESZSL's ties are three there, f-CLSWGAN's is alone
+    assert all(ranks.NAMES < place < svg.WIDTH for place in marks)
+    assert all(0 < place < svg.WIDTH for place in legend)
+
+
+def test_ranks_over_few_data_sets_or_over_the_same_classes_are_called_descriptive() -> None:
+    few = page(over_datasets(["awa1", "abc", "xyz"]))
+    assert "Ranks describe here, and prove nothing: 3 data sets, " in few
+    assert "Friedman" not in few
+    assert ranks.render(ordered_boards(over_datasets(["awa1", "abc"]))) == {}
+    assert ranks.NAME not in page(over_datasets(["awa1", "abc"]))
+
+
+def test_ranks_over_many_data_sets_are_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = over_datasets([f"set{i}" for i in range(ranks.FEW_DATASETS)])
+    assert "Friedman" not in page(many)  # all of the same classes
+    monkeypatch.setattr(ranks, "nested", lambda boards: [])
+    rows = cells(page(many).partition("Mean rank in AUSUC")[2].partition("</details>")[0])
+    assert rows[-2:] == [["*p (Friedman)*", "< 0.001"], ["*critical difference*", "1.0"]]
+    assert "prove nothing" not in page(many)

@@ -174,7 +174,7 @@ def _ranks(rows: Mapping[Board, Sequence[Row]], *, simulated: bool) -> list[dict
     shared = {
         board: [row for row in of_board if row.runs]
         for board, of_board in rows.items()
-        if (board.simulated, board.protocol, board.partition) == (simulated, "strict", "proposed")
+        if board.comparable and board.simulated == simulated
     }
     found = rankings(shared, ACCURACIES["AUSUC"])
     ordered = sorted(found, key=lambda of: (of[1], of[0] != LOSSES.reference, LOSSES.order(of[0]), of[0]))
