@@ -128,6 +128,9 @@ class TransZero(LocalMethod):
         self.over_regions = Attention(width, rng)
         self.encoder_norm = nn.LayerNorm(width)
         self.encoder = FeedForward(width, hidden, rng)
+        # Regions start unmixed: each is normalised by itself.
+        for added in (self.over_regions.output, self.encoder.last):
+            nn.init.zeros_(added.weight)
         self.query = linear(meta.n_vector, width, rng)
         self.over_attributes = Attention(width, rng) if config.self_attention else None
         self.to_regions = Attention(width, rng)

@@ -159,7 +159,7 @@ def test_places_lower_logits_of_the_encoder_and_raise_none():
 @pytest.mark.parametrize("share", ["dropout", "attention_dropout"])
 def test_dropout_is_in_training_alone(share: str):
     data = local_data()
-    method = TransZero(data.meta, TransZero.Config(**SMALL | {share: 0.4}), seeded(0)).double()
+    method = build(TransZero, data, **SMALL | {share: 0.4})
     objective = objective_of(method, data, class_slot(data, None))
     first, second = (float(objective(data.features, data.labels).detach()) for _ in range(2))
     assert first != second
@@ -175,3 +175,12 @@ def test_it_starts_from_the_name_vectors_which_are_trained():
     assert data.attribute_vectors is not None
     assert torch.allclose(method.vectors, torch.nn.functional.normalize(data.attribute_vectors, dim=1))
     assert method.vectors.requires_grad
+
+
+def test_regions_start_unmixed():
+    data = local_data()
+    method = TransZero(data.meta, TransZero.Config(**SMALL), seeded(0)).double()
+    objective_of(method, data, class_slot(data, None))
+    regions = data.features.flatten(1, 2)
+    alone = torch.nn.functional.layer_norm(method.embed(regions), (SMALL["width"],), eps=0.0)
+    assert torch.allclose(method._encode(regions), alone, atol=1e-4)
