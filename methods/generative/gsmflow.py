@@ -60,7 +60,7 @@ class GSMFlow(GenerativeMethod):
     | the learning rate of f and g falls | an epoch sooner | after ``decay_every`` epochs | together, below |
     | boundary samples (TMM 2022) | by option, in all scripts | ``boundary_samples``: the same | below |
     | of which images | of one pass, less up to a batch | of all | together, below |
-    | batches of images and samples | passes over both, in two epochs each | each epoch, half of both | together, below |
+    | batches of images and samples | a pass over both in two epochs | half of both an epoch | together, below |
     | relation network at the start | uniform weights, torch's default | N(0, 0.02), no bias | together, below |
     | classifiers | Xavier; their best epoch on test | N(0, 0.02); their last one | together, below |
     | epochs | the best on test, for ZSL and GZSL in separate runs | chosen on validation | - |
