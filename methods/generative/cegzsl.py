@@ -14,6 +14,7 @@ from benchmark.registries import METHODS
 from benchmark.toolkit import descend, linear, power_of_two
 from methods.generative._adversarial import Adversary, CriticSettings, gan
 from methods.generative._blocks import PairNet, adam
+from methods.generative._contrast import supervised_contrast
 from methods.generative._synthesis import GenerativeConfig, GenerativeMethod, Round
 
 #: Hidden units of the comparator, for all pairs of a batch's images and the seen classes.
@@ -145,18 +146,3 @@ class CEGZSL(GenerativeMethod):
 
     def _project(self, h: Tensor) -> Tensor:
         return F.normalize(self.projection(h), dim=1)
-
-
-def supervised_contrast(z: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Supervised contrastive loss of (B, P) unit vectors: each against all others, those of its class being positive.
-
-    Averaged over positives, then over the images that have any; 0 where none has.
-
-    Source: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, arXiv 2004.11362, eq. 2.
-    """
-    self_pairs = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    log_share = (z @ z.T / temperature).masked_fill(self_pairs, -torch.inf).log_softmax(dim=1)
-    positive = (labels[:, None] == labels) & ~self_pairs
-    count = positive.sum(1)
-    each = torch.where(positive, log_share, 0.0).sum(1) / count.clamp_min(1)
-    return -each.sum() / (count > 0).sum().clamp_min(1)

@@ -26,6 +26,11 @@ from benchmark.toolkit.stages import evaluation_stage
 from losses import build
 from tests.reference.toy import slot_for
 
+#: Every method as it is, and those that a setting gives other networks to learn, keep and load.
+VARIANTS = [
+    *(pytest.param(name, {}, id=name) for name in METHODS.names()),
+    pytest.param("zerodiff", {"contrast": "head"}, id="zerodiff-head"),
+]
 STAND_INS = [entry.name for entry in DATASETS if entry.simulated]
 
 
@@ -107,10 +112,10 @@ def test_every_method_runs_with_every_loss_and_every_data_set(method: str, loss:
         assert 0 < imbalance.unseen.mean <= 4 / split.attributes.shape[1]  # of the squared distance of unit vectors
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-def test_same_seed_same_numbers_and_global_random_state_is_untouched(method: str) -> None:
+@pytest.mark.parametrize(("method", "settings"), VARIANTS)
+def test_same_seed_same_numbers_and_global_random_state_is_untouched(method: str, settings: dict[str, Any]) -> None:
     before = torch.get_rng_state()
-    first, second = (run(method, "remse", small_stand_in(method)) for _ in range(2))
+    first, second = (run(method, "remse", small_stand_in(method), **settings) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert first.evaluation == second.evaluation
     assert first.selection == second.selection
@@ -189,7 +194,7 @@ def fit(method: str, config: MethodConfig, data: TrainData) -> Method:
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        *((name, {}) for name in METHODS.names()),
+        *VARIANTS,
         ("cycle-clswgan", {"unseen": True}),
         ("icis", {"include_unseen": True}),
         ("genzsl", {"include_unseen": True}),

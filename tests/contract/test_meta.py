@@ -25,6 +25,7 @@ from benchmark.toolkit import GradientConfig, linear, minimise
 from losses import build
 from methods.generative import _synthesis, lisgan
 from methods.local._backbone import BackboneConfig
+from tests.contract.test_contract import VARIANTS
 from tests.reference.toy import register, seeded, tiny_config
 
 T = TypeVar("T")
@@ -175,10 +176,10 @@ def kind_of(method: str) -> str:
 
 @pytest.mark.usefixtures("_no_host")
 @pytest.mark.parametrize("loss", ["none", "mse"])
-@pytest.mark.parametrize("name", METHODS.names())
-def test_a_method_trains_and_scores_without_a_look_at_values(name: str, loss: str):
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_a_method_trains_and_scores_without_a_look_at_values(name: str, settings: dict[str, Any], loss: str):
     data = make_data(kind_of(name))
-    method = make_method(name, data)
+    method = make_method(name, data, **settings)
     with needed(name, loss):
         fit(method, data, loss)
     score(method, data)

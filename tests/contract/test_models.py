@@ -18,7 +18,7 @@ from benchmark.engine.settings import make_spec
 from benchmark.registries import DATASETS, METHODS
 from benchmark.results.record import Result
 from benchmark.toolkit.stages import evaluation_stage
-from tests.contract.test_contract import load, quick_settings, small_stand_in
+from tests.contract.test_contract import VARIANTS, load, quick_settings, small_stand_in
 
 CPU = torch.device("cpu")
 
@@ -34,9 +34,11 @@ def keep(method: str, loss: str, folder: Path, **settings: Any) -> tuple[Path, R
     return file, result
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-def test_a_loaded_model_evaluates_as_its_run_did_to_the_last_bit(method: str, tmp_path: Path) -> None:
-    file, result = keep(method, "remse", tmp_path, **quick_settings(method))
+@pytest.mark.parametrize(("method", "settings"), VARIANTS)
+def test_a_loaded_model_evaluates_as_its_run_did_to_the_last_bit(
+    method: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    file, result = keep(method, "remse", tmp_path, **quick_settings(method), **settings)
     model, split = models.load(file), load(small_stand_in(method))
     assert result.evaluation is not None
     assert result.selection is not None
@@ -59,10 +61,12 @@ def test_a_loaded_model_evaluates_as_its_run_did_to_the_last_bit(method: str, tm
         assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-def test_new_classes_are_recognised_without_images_of_them(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "settings"), VARIANTS)
+def test_new_classes_are_recognised_without_images_of_them(
+    method: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
     """One with the semantics of a known class scores as that does, but where classifiers of generated features vie."""
-    file, _ = keep(method, "mse", tmp_path, **quick_settings(method))
+    file, _ = keep(method, "mse", tmp_path, **quick_settings(method), **settings)
     split, found = load(small_stand_in(method)), []
     x, n_unseen = split.features[split.test_unseen], len(split.unseen)
     for _ in range(2):

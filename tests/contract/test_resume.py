@@ -16,11 +16,11 @@ from benchmark.results import checkpoints
 from benchmark.results.checkpoints import Training
 from benchmark.results.record import Result
 from benchmark.results.store import Store
-from tests.contract.test_contract import quick_settings, small_stand_in
+from tests.contract.test_contract import VARIANTS, quick_settings, small_stand_in
 from tests.reference.faults import Killed
 
 N_EPOCHS = 2
-BY_EPOCHS = [entry.name for entry in METHODS if "epochs" in entry.obj.Config.model_fields]
+BY_EPOCHS = [each for each in VARIANTS if "epochs" in METHODS[str(each.values[0])].obj.Config.model_fields]
 
 
 def cell_of(method: str, **further: Any) -> Cell:
@@ -65,9 +65,11 @@ def run_with_kills(
     return result, len(gone_on)
 
 
-@pytest.mark.parametrize("method", BY_EPOCHS)
-def test_a_fit_goes_on_where_it_was_killed(method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    check_killed(cell_of(method), monkeypatch, tmp_path)
+@pytest.mark.parametrize(("method", "settings"), BY_EPOCHS)
+def test_a_fit_goes_on_where_it_was_killed(
+    method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    check_killed(cell_of(method, **settings), monkeypatch, tmp_path)
 
 
 def test_so_does_one_that_chose_among_ways_to_get_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmark.api import TrainData
-from methods.generative.cegzsl import CEGZSL, supervised_contrast
+from methods.generative._contrast import supervised_contrast
+from methods.generative.cegzsl import CEGZSL
 from tests.reference.descents import check_descent, descents, moved, without
 from tests.reference.generative import (
     Row,
@@ -24,6 +25,7 @@ from tests.reference.generative import (
     lively,
     make_batch,
     round_of,
+    slow_contrast,
     slow_critic_objective,
     slow_features,
     slow_mlp,
@@ -34,19 +36,6 @@ from tests.reference.networks import slow_layer
 from tests.reference.toy import class_slot, dot, rankings, seeded, slot_for, slow_class_loss
 
 # The contrast of images -----------------------------------------------------------------------------------------------
-
-
-def slow_contrast(z: list[Row], labels: list[int], temperature: float) -> float:
-    """Khosla et al. 2020, eq. 2, averaged over the images that have a positive."""
-    of_images = []
-    for i in range(len(z)):
-        others = [j for j in range(len(z)) if j != i]
-        positives = [j for j in others if labels[j] == labels[i]]
-        if positives:
-            total = sum(math.exp(dot(z[i], z[j]) / temperature) for j in others)
-            logs = [math.log(math.exp(dot(z[i], z[j]) / temperature) / total) for j in positives]
-            of_images.append(-sum(logs) / len(positives))
-    return sum(of_images) / len(of_images) if of_images else 0.0
 
 
 @given(rankings(), st.sampled_from([0.1, 0.7, 5.0]))

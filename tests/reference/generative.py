@@ -248,6 +248,19 @@ def slow_error(predicted: list[Row], batch: TrainData, with_loss: bool) -> float
     return total / len(predicted)
 
 
+def slow_contrast(z: list[Row], labels: list[int], temperature: float) -> float:
+    """Khosla et al. 2020, eq. 2, averaged over the images that have a positive."""
+    of_images = []
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        positives = [j for j in others if labels[j] == labels[i]]
+        if positives:
+            total = sum(math.exp(dot(z[i], z[j]) / temperature) for j in others)
+            logs = [math.log(math.exp(dot(z[i], z[j]) / temperature) / total) for j in positives]
+            of_images.append(-sum(logs) / len(positives))
+    return sum(of_images) / len(of_images) if of_images else 0.0
+
+
 # Short trainings ------------------------------------------------------------------------------------------------------
 
 
