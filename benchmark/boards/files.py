@@ -9,7 +9,8 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmark.boards import COMMAND, HEADER, effect, markdown, overview, ranks, site
+from benchmark.boards import COMMAND, HEADER, markdown, overview, site
+from benchmark.boards.pictures import effect, ranks
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import ordered_boards
 from benchmark.errors import InputError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmark.boards import effect, ranks
 from benchmark.boards.best import best
 from benchmark.boards.comparison import Ranking
 from benchmark.boards.markup import code, folded, link, loss, method, simulated, table, text
+from benchmark.boards.pictures import effect, ranks
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import ACCURACIES, by_interest, in_order, legend, marks_of, tags
 from benchmark.boards.wording import NONE, mean, plural

@@ -23,10 +23,11 @@ from scipy.special import stdtr
 from scipy.stats import ttest_rel
 
 from benchmark import leaderboard, registries, run
-from benchmark.boards import HEADER, effect, export, files, markdown, view
+from benchmark.boards import HEADER, export, files, markdown, view
 from benchmark.boards.comparison import compare, comparisons, holm
 from benchmark.boards.export import as_csv, as_json, as_latex
 from benchmark.boards.files import check, write_boards
+from benchmark.boards.pictures import effect
 from benchmark.boards.rows import boards as grouped
 from benchmark.boards.rows import cost, metric
 from benchmark.boards.text import terminal_table

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmark.boards import HEADER, effect, overview, ranks, svg, view
+from benchmark.boards import HEADER, overview, view
+from benchmark.boards.pictures import effect, ranks, svg
 from benchmark.boards.view import by_interest, ordered_boards
 from benchmark.boards.wording import NONE
 from benchmark.results.record import Result

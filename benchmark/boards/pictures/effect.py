@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmark.boards.comparison import bootstrap, clear_of_zero, comparisons
+from benchmark.boards.pictures.svg import LINE, WIDTH, lines_of, picture, rule, words
 from benchmark.boards.rows import Board, Row
-from benchmark.boards.svg import LINE, WIDTH, lines_of, picture, rule, words
 from benchmark.boards.view import ACCURACIES, by_interest, in_order, name_of
 from benchmark.boards.wording import between
 from benchmark.registries import LOSSES

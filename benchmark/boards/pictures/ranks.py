@@ -6,8 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 
 from benchmark.boards.comparison import Ranking, rankings
+from benchmark.boards.pictures.svg import LINE, WIDTH, lines_of, picture, rule, words
 from benchmark.boards.rows import Board, Row
-from benchmark.boards.svg import LINE, WIDTH, lines_of, picture, rule, words
 from benchmark.boards.view import ACCURACIES, by_interest, name_of, unseen_classes
 from benchmark.registries import LOSSES
 
@@ -30,8 +30,13 @@ _STYLE = """
 }
 """
 #: Around (0, 0): a circle, a square, a diamond, and triangles.
-_SHAPES = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-4.8l4.8 4.8-4.8 4.8-4.8-4.8z")
-_SHAPES += ("M0-4.6l4.4 7.8h-8.8z", "M0 4.6l4.4-7.8h-8.8z")
+_SHAPES = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "M-3.6-3.6h7.2v7.2h-7.2z",
+    "M0-4.8l4.8 4.8-4.8 4.8-4.8-4.8z",
+    "M0-4.6l4.4 7.8h-8.8z",
+    "M0 4.6l4.4-7.8h-8.8z",
+)
 
 Boards = Mapping[Board, Sequence[Row]]
 

@@ -1,0 +1,1 @@
+"""Pictures beside the boards: SVGs that are the same on every machine."""
