@@ -10,9 +10,8 @@ import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from benchmark.config import Profile
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS, LAUNCHERS, LOSSES, METHODS, default_data_root, load_plugins
 
@@ -52,7 +51,7 @@ def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
     add("--set", nargs="+", metavar="KEY=VALUE", default=[], action="extend", help="hyper-parameters of the methods")
     add(
         "--profile",
-        choices=get_args(Profile),
+        choices=["published", "small", "medium"],
         help="published: the authors' settings; small: what one CPU core trains within minutes, on data of any shape; "
         "medium: generating methods with larger networks, up to five minutes a run "
         "(default: published where the authors' are for the data set and its features, else small)",
