@@ -69,7 +69,7 @@ class GSMFlow(GenerativeMethod):
     Together they show no difference beyond noise. On CUB50 (literature protocol, none, equal shortened settings, scored
     after the last epoch, means of two seeds) T1, U, S and H are 70.4, 41.1, 77.8 and 53.8 in the release and 68.6,
     42.7, 77.3 and 55.0 here, with its median anchor 69.0, 43.5, 77.4 and 55.7. With boundary samples they are 69.0,
-    37.7, 78.1 and 50.9 there, and 68.0, 39.5, 79.1 and 52.7 here. A standard error of a difference is 2.6, 2.4, 1.3 and
+    37.7, 78.1 and 50.9 there, and 67.9, 39.4, 79.1 and 52.6 here. A standard error of a difference is 2.6, 2.4, 1.3 and
     2.6.
 
     On CUB2010 (strict, small settings, none, seed 0), anchors among the seen classes and among all: T1 55.2 and 52.9, H
