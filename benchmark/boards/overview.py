@@ -72,7 +72,7 @@ def _effect(rows: Boards) -> list[str]:
 
 
 def _ranking(rows: Boards) -> list[str]:
-    if not ranks.render(rows):
+    if ranks.DRAWN not in ranks.ranked(rows):
         return []
     return [
         "## Ranks over data sets",

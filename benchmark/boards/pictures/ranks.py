@@ -14,6 +14,8 @@ from benchmark.registries import LOSSES
 NAME = "ranks.svg"
 #: By what methods are ranked.
 MEASURE = "AUSUC"
+#: Of which rows the picture is: the loss, and whether they were tuned.
+DRAWN = (LOSSES.absent, False)
 #: With fewer data sets no test is shown: Friedman's and Nemenyi's are called weak (Demšar 2006 asks for more than ten).
 FEW_DATASETS = 10
 
@@ -71,7 +73,7 @@ def nested(boards: Boards) -> list[str]:
 def render(boards: Boards) -> dict[str, str]:
     """The picture, of methods as published: its name -> SVG; nothing where too few of them can be ranked."""
     real = compared(boards)
-    found = ranked(real).get((LOSSES.absent, False))
+    found = ranked(real).get(DRAWN)
     if not found:
         return {}
     names = {row.spec.method_label: name_of(row) for rows in real.values() for row in rows}
