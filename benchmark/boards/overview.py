@@ -34,7 +34,7 @@ def overview(rows: Boards) -> str:
     rows = by_interest(rows)
     real, simulated_ones = ({b: of for b, of in rows.items() if b.simulated == kind} for kind in (False, True))
     parts = [INTRODUCTION.strip()]
-    if compared := _compared(real):
+    if compared := ranks.compared(real):
         parts += [
             f"## Best methods on real data\n\n{best(compared)}",
             *_effect(compared),
@@ -43,17 +43,12 @@ def overview(rows: Boards) -> str:
         ]
     if real:
         parts.append(f"## All boards of real data\n\n{_index(real)}")
-    if compared := _compared(simulated_ones):
+    if compared := ranks.compared(simulated_ones):
         parts += [*_side_by_side(compared), *_folded(compared)]
     if simulated_ones:
         said = tags(next(iter(simulated_ones)), simulated="{}")
         parts.append(f"## All boards of {said} data\n\n{_index(simulated_ones)}")
     return "\n" + "\n\n".join(parts if rows else [*parts, "No results are stored yet."]) + "\n"
-
-
-def _compared(rows: Boards) -> Boards:
-    """The boards with runs that are compared over data sets."""
-    return {board: found for board, found in rows.items() if board.comparable and any(row.runs for row in found)}
 
 
 def _effect(rows: Boards) -> list[str]:

@@ -44,12 +44,8 @@ Boards = Mapping[Board, Sequence[Row]]
 
 
 def compared(boards: Boards) -> Boards:
-    """The boards of real data whose rows are compared over data sets."""
-    return {
-        board: rows
-        for board, rows in by_interest(boards).items()
-        if board.comparable and not board.simulated and any(row.runs for row in rows)
-    }
+    """The boards with runs that are compared over data sets."""
+    return {board: rows for board, rows in boards.items() if board.comparable and any(row.runs for row in rows)}
 
 
 def ranked(boards: Boards) -> dict[tuple[str, bool], Ranking]:
@@ -72,7 +68,7 @@ def nested(boards: Boards) -> list[str]:
 
 def render(boards: Boards) -> dict[str, str]:
     """The picture, of methods as published: its name -> SVG; nothing where too few of them can be ranked."""
-    real = compared(boards)
+    real = compared({board: rows for board, rows in by_interest(boards).items() if not board.simulated})
     found = ranked(real).get(DRAWN)
     if not found:
         return {}
