@@ -80,6 +80,11 @@ def hold_after_others(name: Path) -> Iterator[None]:
         yield
 
 
+def claimed(folder: Path) -> set[Path]:
+    """What is claimed below ``folder``: some process is at it, or was killed before it could put things in order."""
+    return {file.with_name(file.name.rpartition(".claim-")[0]) for file in folder.rglob("*.claim-*")}
+
+
 def wait_for_any(names: Sequence[Path]) -> None:
     """Return when nobody holds one of ``names``: its holder is done, is dead, or was silent for ``EXPIRY``."""
     seen: dict[Path, tuple[int, float]] = {}

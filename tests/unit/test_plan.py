@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmark.engine.jobs import RunJob
 from benchmark.engine.plan import plan
 from benchmark.errors import InputError
+from benchmark.results import claims
 from benchmark.results.record import Result
 from benchmark.results.store import Store
 from tests.reference.cells import cell_of, register_toys, spec_of
@@ -57,6 +60,19 @@ class TestPlan:
         assert (found.stored, found.warnings) == ([], [])
         with pytest.raises(InputError, match=r"-s1\.json: not a result file"):
             plan([cell_of(spec_of(), (0, 1))], store, force=False)
+
+    def test_what_a_killed_process_left_beside_stored_runs_is_cleared_up(self, store: Store):
+        kept = [self.save(store, seed) for seed in (0, 1)]
+        before = set(store.path(spec_of(), 0).parent.iterdir())
+        for seed in (0, 1):
+            store.checkpoint(spec_of(), seed, "refit").write_bytes(b"")
+        dead = claims._identity(os.getpid()) + "1"  # a process of this number that started at another time
+        claims._path(store.cell(spec_of()), 0).write_text(dead)
+        found = plan([cell_of(spec_of(), (0, 1))], store, force=False)
+        assert [cell.seeds for cell in found.todo] == [(0, 1)]
+        assert list(RunJob(found.todo[0], store.folder).run()) == kept, "it is not run again"
+        assert set(store.path(spec_of(), 0).parent.iterdir()) == before
+        assert plan([cell_of(spec_of(), (0, 1))], store, force=False).todo == []
 
     def test_other_settings_do_not_count(self, store: Store):
         self.save(store, 0)
