@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -143,7 +143,7 @@ def run(
         todo, store = _plan(arguments)
         new, problem = _launch(_jobs(todo, arguments, store), arguments, store)
         if out:
-            _render(out, store)
+            _render(out, store, new)
         if problem:
             raise problem
     position = {cell.spec.key: number for number, cell in enumerate(todo.cells)}
@@ -237,7 +237,7 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_plan(todo)
         return 0
     new, problem = _launch(jobs, arguments, store)
-    _render(arguments.out, store)
+    _render(arguments.out, store, new)
     _print_table([*todo.stored, *new], store)
     code = _report([*todo.stored, *new], todo, arguments.out)
     if arguments.keep_models:
@@ -313,19 +313,22 @@ def _unrendered(store: Store) -> list[str]:
     return file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else []
 
 
-def _render(out: Path, store: Store) -> None:
-    """Render the boards that lack stored results, also those of an earlier command that was killed.
+def _render(out: Path, store: Store, new: Iterable[Result]) -> None:
+    """Render the boards of ``new`` results, and those that lack results of an earlier command that was killed.
 
-    One command renders at a time, and reads what others stored meanwhile: the last one has all results.
+    One command renders at a time, and reads what others stored meanwhile: the last one has all results, though another
+    may have removed its notes.
     """
     from benchmark.boards.files import OVERVIEW, write_boards
-    from benchmark.results.claims import hold_after_others
+    from benchmark.results.claims import claimed, hold_after_others
 
-    unrendered, is_new = _unrendered(store), not (out / OVERVIEW).is_file()
-    if unrendered or is_new:
-        with hold_after_others(store.folder / UNRENDERED):
+    notes = store.folder / UNRENDERED
+    unrendered = sorted({*_unrendered(store), *(result.spec.dataset for result in new)})
+    is_new = not (out / OVERVIEW).is_file()
+    if unrendered or is_new or notes in claimed(store.folder):
+        with hold_after_others(notes):
             write_boards(out, list(store), None if is_new else unrendered)
-            (store.folder / UNRENDERED).unlink(missing_ok=True)
+            notes.unlink(missing_ok=True)
 
 
 def _print_table(results: Sequence[Result], store: Store) -> None:
