@@ -15,8 +15,9 @@ from benchmark.errors import InputError, did_you_mean
 from benchmark.files import read_bytes
 
 Layer = Mapping[str, Any]
-#: A named budget of settings, the same word for every method: the authors' own, or what one CPU core trains in minutes.
-Profile = Literal["published", "small"]
+#: A named budget of settings, the same word for every method: the authors' own; what one CPU core trains within a few
+#: minutes; or the same with larger networks, which generating methods have.
+Profile = Literal["published", "small", "medium"]
 
 
 class Config(BaseModel):
@@ -107,9 +108,13 @@ class ConfigFile(Config):
         return "published" if published.keys() & {dataset, f"{dataset}:{features}"} else "small"
 
     def profile_layers(self, profile: Profile, dataset: str, features: str) -> dict[str, Layer]:
-        """Place in the file -> settings, of a profile for a data set and its features; later ones win."""
+        """Place in the file -> settings, of a profile for a data set and its features; later ones win.
+
+        ``medium`` lies over ``small``, and says what is larger.
+        """
         found = self.profiles.get(profile, ProfileLayer())
-        layers: dict[str, Layer] = {f"profiles.{profile}.hparams": found.hparams}
+        layers = self.profile_layers("small", dataset, features) if profile == "medium" else {}
+        layers[f"profiles.{profile}.hparams"] = found.hparams
         for name in (dataset, f"{dataset}:{features}"):
             if name in found.datasets:
                 layers[f"profiles.{profile}.datasets.{name}"] = found.datasets[name]

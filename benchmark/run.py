@@ -88,7 +88,8 @@ def run(
         dataset: names of data sets, with options as ``"cub:features=res101"``; None: as for the command line.
         seeds: how many seeds, from 0; or the seeds.
         settings: settings of the methods, as ``{"lr": 0.01}``.
-        profile: ``published`` or ``small``; None: ``published`` where the authors' settings are for the data set.
+        profile: ``published``, ``small`` or ``medium``; None: ``published`` where the authors' settings are for the
+            data set, else ``small``.
         splits: ``proposed``, or ``random:K``.
         protocol: ``strict``, or ``literature``.
         tuned: the folder of the settings that searches found; None: the defaults.

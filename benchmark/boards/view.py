@@ -159,7 +159,7 @@ def title_of(row: Row) -> str:
 
 
 def name_of(row: Row) -> str:
-    """``title_of`` with the profile, unless that is the small one: ``ALE (2016), published``."""
+    """``title_of`` with the profile, unless that is the small one: ``f-VAEGAN-D2 (2019), medium``."""
     profile = row.spec.profile
     return title_of(row) + (f", {profile}" if profile not in (None, "small") else "")
 

@@ -51,8 +51,9 @@ def add_grid_options(parser: argparse.ArgumentParser, seeds: str) -> None:
     add("--set", nargs="+", metavar="KEY=VALUE", default=[], action="extend", help="hyper-parameters of the methods")
     add(
         "--profile",
-        choices=["published", "small"],
-        help="published: the authors' settings; small: what one CPU core trains within minutes, on data of any shape "
+        choices=["published", "small", "medium"],
+        help="published: the authors' settings; small: what one CPU core trains within minutes, on data of any shape; "
+        "medium: generating methods with larger networks, up to five minutes a run "
         "(default: published where the authors' are for the data set and its features, else small)",
     )
     add("--splits", metavar="proposed|random:K", default="proposed", help="the published split, or K seeded partitions")

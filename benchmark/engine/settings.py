@@ -15,6 +15,8 @@ from benchmark.results.record import Protocol, Spec
 
 #: A name, and what the user set of what it names.
 Named = tuple[str, dict[str, Any]]
+#: Profiles that not every method has -> what one without it lacks.
+LACKING = {"published": "no settings of its authors", "medium": "no larger networks"}
 
 
 def make_spec(
@@ -46,8 +48,8 @@ def make_spec(
     """
     loss_name, loss_overrides = loss
     file = load_file(METHODS[method].config_file)
-    if profile == "published" and profile not in file.profiles:
-        raise InputError(f"--profile published: {method} has no settings of its authors; --profile small has some")
+    if profile in LACKING and profile not in file.profiles:
+        raise InputError(f"--profile {profile}: {method} has {LACKING[profile]}; --profile small is for all")
     profile = profile or file.profile_of(dataset.name, dataset.feature_set)
     spec = Spec(
         protocol=protocol,

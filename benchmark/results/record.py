@@ -135,7 +135,7 @@ class Spec(Record):
     @property
     def method_label(self) -> str:
         """The method and what the user set of it: ``ale``, ``ale tuned``, ``ale:lr=0.1``, or ``dem published``."""
-        profile = " published" if self.profile == "published" else ""
+        profile = f" {self.profile}" if self.profile not in (None, "small") else ""
         return _label(self.method, self.hparam_overrides) + profile + (" tuned" if self.tuned else "")
 
     @property

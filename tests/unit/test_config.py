@@ -133,7 +133,7 @@ class TestFile:
             ("hparams: [1", "cannot be read: .*line 1"),
             ("hparams: {a: 1}\n\tb: 2", "cannot be read: .*line 2"),
             ("datasets: {}", "unknown key 'datasets'; it belongs into a profile: "),
-            ("profiles: {tiny: {}}", "profiles.tiny.*must be 'published' or 'small'"),
+            ("profiles: {tiny: {}}", "profiles.tiny.*must be 'published', 'small' or 'medium'"),
             ("hparam: {}", "unknown key 'hparam'; did you mean 'hparams'?"),
             ("hparams: [1, 2]", r"hparams must be a valid dictionary, got \[1, 2\] instead"),
             ("hparams: {1: 2}", "hparams.1.*must be a valid string, got 1 instead"),

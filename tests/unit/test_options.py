@@ -23,7 +23,7 @@ OPTIONS = st.fixed_dictionaries(
         "set": st.dictionaries(
             st.sampled_from(["lr", "epochs", "preprocess"]), st.sampled_from([0.1, 3, "auto"]), min_size=1
         ),
-        "profile": st.sampled_from(["published", "small"]),
+        "profile": st.sampled_from(["published", "small", "medium"]),
         "splits": st.just("random:5"),
         "protocol": st.just("literature"),
         "data_root": st.just("data"),

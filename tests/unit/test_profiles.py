@@ -92,6 +92,22 @@ class TestWhichProfile:
         with pytest.raises(InputError, match=r"^--profile published: ale has no settings of its authors; .*small"):
             make_spec("ale", {}, ("mse", {}), TOY, {}, "proposed", "strict", profile="published")
 
+    def test_medium_ones_lie_over_small_ones(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+        register_toys(monkeypatch, tmp_path)
+        (tmp_path / "toy-method.yaml").write_text(
+            "profiles: {small: {hparams: {lr: 8, epochs: 3}}, medium: {hparams: {lr: 9}, datasets: {toy: {epochs: 4}}}}"
+        )
+        asked = make_spec("toy-method", {}, ("toy-loss", {}), TOY, {}, "proposed", "strict", profile="medium")
+        assert (asked.profile, asked.hparams["lr"], asked.hparams["epochs"]) == ("medium", 9, 4)
+        (tmp_path / "toy-method.yaml").write_text("profiles: {small: {hparams: {epochs: 3}}, medium: {}}")
+        asked = make_spec("toy-method", {}, ("toy-loss", {}), TOY, {}, "proposed", "strict", profile="medium")
+        assert asked.hparams["epochs"] == 3
+        assert asked.method_label == "toy-method medium"
+
+    def test_medium_ones_of_a_method_without_larger_networks_are_refused(self):
+        with pytest.raises(InputError, match=r"^--profile medium: ale has no larger networks; --profile small"):
+            make_spec("ale", {}, ("mse", {}), TOY, {}, "proposed", "strict", profile="medium")
+
     def test_results_from_before_keep_their_keys(self):
         assert toy_spec(profile=None).key == toy_spec().key == "b79bfe94bd69"
         assert toy_spec(profile="small").key != toy_spec().key
