@@ -49,6 +49,8 @@ def lay_out() -> None:
     for old in (PAGES, SITE):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(ROOT / "docs", PAGES, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for file in PAGES.rglob("*.md"):
+        file.write_text(_with_pictures_of_boards(file.read_text(encoding="utf-8")), encoding="utf-8")
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     for folder, registry in GENERATED.items():
         (PAGES / folder).mkdir()
@@ -60,6 +62,19 @@ def lay_out() -> None:
         pages = [{entry.title: f"{folder}/{entry.name}.md"} for entry in registry]
         section[folder.capitalize()] = [*section[folder.capitalize()], *pages]
     CONFIG.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _with_pictures_of_boards(text: str) -> str:
+    """``text`` of a page of ``docs/`` with boards' pictures laid out beside it, and links to boards as mere words.
+
+    The boards are no part of the site: they link to every result.
+    """
+    for name in re.findall(r"!\[[^]]*\]\(\.\./(leaderboards/[^)]+)\)", text):
+        place = PAGES / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, place)
+        text = text.replace(f"](../{name})", f"]({name})")
+    return re.sub(r"(?<!!)\[([^]]*)\]\(\.\./leaderboards/[^)]+\)", r"\1", text)
 
 
 def _linked(text: str, folder: str, registry: Registry[Any]) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmark.registries import LOSSES, METHODS
 from benchmark.registry import Entry
-from docs.build import broken_links, lay_out
+from docs.build import _with_pictures_of_boards, broken_links, lay_out
 from docs.pages import page, table
 
 ENTRIES = [*METHODS, *LOSSES]
@@ -51,6 +51,13 @@ def test_all_are_laid_out_and_linked(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert f"{folder}/{entry.name}.md" in settings
             if entry.name not in ("none", "mse"):  # what the others are compared with
                 assert f"[`{entry.name}`]({folder}/{entry.name}.md)" in overview
+
+
+def test_boards_are_shown_but_not_linked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("docs.build.PAGES", tmp_path)
+    text = "[CUB](../leaderboards/cub2010.md) ![effect](../leaderboards/effect.svg) [data](data.md)"
+    assert _with_pictures_of_boards(text) == "CUB ![effect](leaderboards/effect.svg) [data](data.md)"
+    assert (tmp_path / "leaderboards" / "effect.svg").is_file()
 
 
 def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
