@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.boards.rows import Row, boards, metric
+from benchmark.boards.view import name_of
 from benchmark.files import write_whole
-from benchmark.registries import LOSSES, METHODS
+from benchmark.registries import LOSSES
 from benchmark.report.analysis import Group, grouped, median_run
 from benchmark.report.canvas import render, styles
 from benchmark.results.published import stored
@@ -28,7 +29,7 @@ RIGHT = 68
 
 
 def rows() -> list[tuple[Group, Row]]:
-    """The methods of the board without a regression loss and with default settings, the largest AUSUC first."""
+    """The methods without a regression loss or settings given by hand, each in its better profile; the best first."""
     found = [
         rows
         for board, rows in boards(result for _, result in stored(RESULTS, DATASET)).items()
@@ -37,7 +38,9 @@ def rows() -> list[tuple[Group, Row]]:
     (board,) = found
     groups = [group for group in grouped(board) if LOSSES.absent in group.rows and not group.tuned]
     chosen = [(group, group.rows[LOSSES.absent]) for group in groups]
-    return sorted(chosen, key=lambda pair: -_ausuc(pair[1]))
+    default = [(group, row) for group, row in chosen if not row.spec.hparam_overrides]
+    best = {group.method: (group, row) for group, row in sorted(default, key=lambda pair: _ausuc(pair[1]))}
+    return sorted(best.values(), key=lambda pair: -_ausuc(pair[1]))
 
 
 def draw() -> Figure:
@@ -48,8 +51,8 @@ def draw() -> Figure:
     for _, row in reversed(methods[NAMED:]):
         _curve(axis, row, color="0.82", linewidth=0.9, label="others" if row is methods[-1][1] else None)
     looks = list(styles(str(number) for number in range(9)).values())[1:]
-    for (group, row), look in zip(methods[:NAMED], looks, strict=False):
-        label = f"{METHODS[group.method].title}, {METHODS[group.method].year}: {_ausuc(row):.1f}"
+    for (_, row), look in zip(methods[:NAMED], looks, strict=False):
+        label = f"{name_of(row)}: {_ausuc(row):.1f}"
         _curve(axis, row, color=look.color, linestyle=look.line, marker=look.marker, label=label)
     _equal_h(axis)
     axis.set_xlim(0, RIGHT)
