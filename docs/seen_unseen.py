@@ -16,7 +16,7 @@ from benchmark.boards.view import name_of
 from benchmark.files import write_whole
 from benchmark.registries import LOSSES
 from benchmark.report.analysis import Group, grouped, median_run
-from benchmark.report.canvas import render, styles
+from benchmark.report.canvas import CLASS_STYLES, render
 from benchmark.results.published import stored
 
 PICTURE = Path(__file__).with_suffix(".png")
@@ -50,8 +50,7 @@ def draw() -> Figure:
     methods = rows()
     for _, row in reversed(methods[NAMED:]):
         _curve(axis, row, color="0.82", linewidth=0.9, label="others" if row is methods[-1][1] else None)
-    looks = list(styles(str(number) for number in range(9)).values())[1:]
-    for (_, row), look in zip(methods[:NAMED], looks, strict=False):
+    for (_, row), look in zip(methods[:NAMED], CLASS_STYLES[1:], strict=False):
         label = f"{name_of(row)}: {_ausuc(row):.1f}"
         _curve(axis, row, color=look.color, linestyle=look.line, marker=look.marker, label=label)
     _equal_h(axis)

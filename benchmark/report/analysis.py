@@ -5,8 +5,8 @@ The claims are that the loss lowers mean and spread of the error over semantics,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
@@ -52,6 +52,10 @@ class Group:
     def method(self) -> str:
         """The method's name."""
         return next(iter(self.rows.values())).spec.method
+
+    def only(self, losses: Container[str]) -> Group:
+        """The group with the rows of these losses alone."""
+        return replace(self, rows={loss: row for loss, row in self.rows.items() if loss in losses})
 
 
 class Effect(NamedTuple):

@@ -10,7 +10,6 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, cycle
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -25,6 +24,8 @@ from benchmark.report.analysis import COMPARED, Group
 
 WIDTH = 7.0
 _DPI = 130
+#: Inches that an entry of a legend takes beside its label, and a letter of that on average.
+_HANDLE, _LETTER = 0.7, 0.06
 #: Of clouds of points inside an SVG.
 _RASTER_DPI = 90
 #: In the form of a file ``matplotlibrc``.
@@ -76,11 +77,13 @@ CLASS_STYLES = (*_STYLES, Style("#332288", "-", "<"))
 
 
 def styles(losses: Iterable[str]) -> dict[str, Style]:
-    """A style for each loss: the same for the compared ones in every picture, the others in the order of ``losses``."""
+    """A style for each loss to draw: the same for the compared ones in every picture, the others in the order given.
+
+    Where there are more losses than styles, the compared ones alone are drawn.
+    """
     fixed = (LOSSES.absent, *COMPARED)
     every = dict.fromkeys([*fixed, *losses])
-    looks = chain(_STYLES, cycle(_STYLES[len(fixed) :] or _STYLES))
-    return dict(zip(every, looks, strict=False))
+    return dict(zip(every if len(every) <= len(_STYLES) else fixed, _STYLES, strict=False))
 
 
 def render(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:
@@ -113,17 +116,15 @@ def grid(title: str, n_rows: int, n_columns: int, height: float, **share: Any) -
 
 
 def panels(title: str, items: Sequence[object], **share: Any) -> tuple[Figure, list[Axes]]:
-    """Small multiples, at most four in a line; those without an item are hidden."""
+    """Small multiples, at most four in a line."""
     columns = min(4, len(items))
     lines = math.ceil(len(items) / columns)
     figure, axes = grid(title, lines, columns, 0.9 + 1.65 * lines if lines > 1 else 3.0, **share)
-    for axis in axes[len(items) :]:
-        axis.set_visible(False)
     return figure, axes
 
 
 def outer_labels(axes: Sequence[Axes], n: int, x: str, y: str) -> None:
-    """Label the panels of the first column and those with nothing below."""
+    """Label the panels of the first column and those with nothing below; hide those beyond the ``n`` in use."""
     specification = axes[0].get_subplotspec()
     columns = specification.get_gridspec().ncols if specification else 1
     for i, axis in enumerate(axes[:n]):
@@ -132,6 +133,8 @@ def outer_labels(axes: Sequence[Axes], n: int, x: str, y: str) -> None:
         if i + columns >= n:
             axis.set_xlabel(x)
             axis.tick_params(labelbottom=True)
+    for axis in axes[n:]:
+        axis.set_visible(False)
 
 
 def loss_handles(groups: Sequence[Group], look: Mapping[str, Style], line: bool = True) -> list[Line2D]:
@@ -151,8 +154,13 @@ def loss_handles(groups: Sequence[Group], look: Mapping[str, Style], line: bool 
     ]
 
 
-def legend(figure: Figure, handles: Sequence[Line2D], columns: int) -> None:
-    """A legend below all panels, in so many columns at most."""
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False, handlelength=3.2
-    )
+def legend_columns(labels: Iterable[str]) -> int:
+    """The columns of a legend with these labels that fit the picture's width."""
+    lengths = [len(label) for label in labels]
+    return min(len(lengths), max(1, int(WIDTH / (_HANDLE + _LETTER * max(lengths)))))
+
+
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend below all panels."""
+    columns = legend_columns(str(handle.get_label()) for handle in handles)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.2)

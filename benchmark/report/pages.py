@@ -168,14 +168,18 @@ def _overview(groups: Sequence[Group], settings: str) -> Iterator[str | Picture]
     from benchmark.report import canvas, plots
 
     slug = settings.split()[0]
-    look = canvas.styles(loss for group in groups for loss in group.rows)
+    losses = dict.fromkeys(loss for group in groups for loss in group.rows)
+    look = canvas.styles(losses)
+    drawn = [group.only(look) for group in groups]
     yield f"### All methods, {settings}"
+    if omitted := [code(loss) for loss in losses if loss not in look]:
+        yield f"Curves leave out, as more could not be told apart: {', '.join(omitted)}."
     for part in PARTS:
         if any(readings.has_claim(group, part) for group in groups):
             yield Picture(
                 f"claims-{part}-{slug}",
                 f"Does {LOSSES.studied.title} even out the error? {part.capitalize()} classes, {settings}",
-                partial(plots.claims, groups=groups, part=part),
+                partial(plots.claims, groups=[g for g in groups if readings.has_claim(g, part)], part=part),
                 readings.claims(groups, part),
             )
             yield (
@@ -185,12 +189,12 @@ def _overview(groups: Sequence[Group], settings: str) -> Iterator[str | Picture]
     yield Picture(
         f"curves-{slug}",
         f"Seen-unseen curves, {settings}",
-        partial(plots.seen_unseen, groups=groups, look=look),
+        partial(plots.seen_unseen, groups=drawn, look=look),
         readings.seen_unseen(groups),
     )
-    trained = [group for group in groups if epochs_of(group)]
+    trained = [group for group in drawn if epochs_of(group)]
     if trained:
-        closed = [text(group.label) for group in groups if group not in trained]
+        closed = [text(group.label) for group in drawn if group not in trained]
         yield Picture(
             f"training-{slug}",
             f"Training, {settings}",
@@ -232,14 +236,14 @@ def _detail(board: Board, group: Group, data_root: Path | None) -> Iterator[str 
     yield Picture(
         f"classes-{slug}",
         f"Accuracy class by class: {group.label}",
-        partial(plots.class_accuracy, group=group, look=look),
+        partial(plots.class_accuracy, group=group.only(look), look=look),
         readings.class_accuracy(group),
     )
     if epochs_of(group):
         yield Picture(
             f"terms-{slug}",
             f"What training logged: {group.label}",
-            partial(plots.terms, group=group, look=look),
+            partial(plots.terms, group=group.only(look), look=look),
             readings.terms(group),
         )
 

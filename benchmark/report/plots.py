@@ -29,7 +29,17 @@ from benchmark.report.analysis import (
     median_run,
     trend,
 )
-from benchmark.report.canvas import CLASS_STYLES, Style, grid, legend, loss_handles, outer_labels, panels, styles
+from benchmark.report.canvas import (
+    CLASS_STYLES,
+    Style,
+    grid,
+    legend,
+    legend_columns,
+    loss_handles,
+    outer_labels,
+    panels,
+    styles,
+)
 from benchmark.results.error_matrix import Matrix
 
 if TYPE_CHECKING:  # its libraries take seconds, which pictures of runs need not wait for
@@ -73,7 +83,7 @@ def claims(title: str, groups: Sequence[Group], part: str) -> Figure:
         color, face, marker = _contrast_style(contrast)
         label = " \N{MINUS SIGN} ".join(contrast)
         handles.append(Line2D([], [], color=color, markerfacecolor=face, marker=marker, linewidth=1.0, label=label))
-    legend(figure, handles, 2)
+    legend(figure, handles)
     return figure
 
 
@@ -109,7 +119,7 @@ def seen_unseen(title: str, groups: Sequence[Group], look: Mapping[str, Style]) 
         Line2D([], [], color="0.4", markerfacecolor=face, marker="o", linestyle="None", label=label)
         for label, face in points.items()
     ]
-    legend(figure, [*loss_handles(groups, look), *marks], 4)
+    legend(figure, [*loss_handles(groups, look), *marks])
     return figure
 
 
@@ -120,7 +130,7 @@ def training(title: str, groups: Sequence[Group], look: Mapping[str, Style]) -> 
         _training_panel(axis, group, criterion_of(group), look)
         axis.set_title(group.label)
     outer_labels(axes, len(groups), "epoch", f"{criterion_of(groups[0])} in %")
-    legend(figure, loss_handles(groups, look), 5)
+    legend(figure, loss_handles(groups, look))
     return figure
 
 
@@ -133,7 +143,7 @@ def terms(title: str, group: Group, look: Mapping[str, Style]) -> Figure:
         _training_panel(axis, group, name, look)
         axis.set_title(f"{name} in %" if name == criterion else name)
     outer_labels(axes, len(names), "epoch", "")
-    legend(figure, loss_handles([group], look), 5)
+    legend(figure, loss_handles([group], look))
     return figure
 
 
@@ -286,7 +296,7 @@ def class_accuracy(title: str, group: Group, look: Mapping[str, Style]) -> Figur
         axis.set_xlim(-0.7, len(names) - 0.3)
         axis.set_ylabel(f"{'seen' if seen else 'unseen'} classes: {label}")
         axis.grid(visible=False, axis="x")
-    legend(figure, loss_handles([group], look, line=False), 5)
+    legend(figure, loss_handles([group], look, line=False))
     return figure
 
 
@@ -334,10 +344,8 @@ def class_map(title: str, panels_: Sequence[Panel], names: Sequence[str], share:
         share: the panels are parts of one map.
     """
     names = [_short(name) for name in names]
-    columns = 3 if max(map(len, names)) <= 20 else 2
-    figure, axes = grid(
-        title, 1, len(panels_), 3.9 + 0.17 * math.ceil(len(names) / columns), sharex=share, sharey=share
-    )
+    n_lines = math.ceil(len(names) / legend_columns(names))
+    figure, axes = grid(title, 1, len(panels_), 3.9 + 0.17 * n_lines, sharex=share, sharey=share)
     for axis, panel in zip(axes, panels_, strict=True):
         for c, style in zip(range(len(names)), CLASS_STYLES, strict=False):
             axis.plot(*panel.points[panel.labels == c].T, style.marker, color=style.color, **_POINT)
@@ -352,7 +360,7 @@ def class_map(title: str, panels_: Sequence[Panel], names: Sequence[str], share:
         Line2D([], [], color=style.color, marker=style.marker, linestyle="None", label=name)
         for name, style in zip(names, CLASS_STYLES, strict=False)
     ]
-    legend(figure, handles, columns)
+    legend(figure, handles)
     return figure
 
 

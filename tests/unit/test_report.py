@@ -254,6 +254,7 @@ def test_losses_differ_in_colour_marker_and_line() -> None:
     assert len(look) == 9
     for part in zip(*look.values(), strict=True):
         assert len({str(value) for value in part}) == 9
+    assert list(styles([*look, "one too many"])) == ["none", *COMPARED], "those of the claims, where not all differ"
 
 
 @pytest.fixture
