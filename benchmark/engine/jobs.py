@@ -80,12 +80,11 @@ class RunJob(Job[Result]):
         # The processes of torchrun are at one run together: it is claimed by none of them.
         with hold(store.cell(cell.spec)) if parallel.size() == 1 else nullcontext():
             paths = [path for seed in cell.seeds for path in store.files(cell.spec, seed)]
-            for file in [file for path in paths for file in unfinished(path)]:
+            left = [] if self.force else store.superfluous_checkpoints(cell.spec)
+            for file in [*left, *(file for path in paths for file in unfinished(path))]:
                 file.unlink(missing_ok=True)  # of a process that was killed: nobody else is at this cell
             stored = [] if self.force else self.stored()
-            for result in stored:
-                self._clear(result.seed)
-                yield result
+            yield from stored
             missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in stored})
             keep = self._keep if self.keep and parallel.rank() == 0 else None
             for result in run_cell(replace(cell, seeds=missing), store, self.trackers, keep) if missing else ():
@@ -93,7 +92,8 @@ class RunJob(Job[Result]):
                     raise Incompatible(result.error)
                 if parallel.rank() == 0:
                     _keep(result, store)
-                    self._clear(result.seed)
+                    for file in store.checkpoints(cell.spec, result.seed):
+                        file.unlink(missing_ok=True)
                 yield result
 
     def stored(self, *, failed: bool = False) -> list[Result]:  # noqa: D102 - see Job
@@ -112,11 +112,6 @@ class RunJob(Job[Result]):
 
     def again(self) -> RunJob:  # noqa: D102 - see Job
         return replace(self, force=False)
-
-    def _clear(self, seed: int) -> None:
-        """Remove the checkpoints of a run that is stored."""
-        for file in Store(self.folder).checkpoints(self.cell.spec, seed):
-            file.unlink(missing_ok=True)
 
     def _keep(self, model: Model) -> dict[str, Any]:
         """Keep a model beside its result; returns what that says of it."""

@@ -77,15 +77,16 @@ class Plan:
 def plan(cells: Sequence[Cell], store: Store, force: bool, with_models: bool = False) -> Plan:
     """Divide the runs of ``cells`` into stored and missing ones; with ``force`` all are missing.
 
-    Failed runs count as missing, with ``with_models`` those too whose model was not kept. So do all of a cell that is
-    claimed: who does it waits for a process that is at it, and clears up after one that was killed. Results that other
-    code made are kept, with a warning.
+    Failed runs count as missing, with ``with_models`` those too whose model was not kept. A cell of which all is stored
+    but that is claimed counts as missing: who does it waits for the process that is at it, or clears up after one that
+    was killed. Results that other code made are kept, with a warning.
     """
     todo, stored, warnings = [], [], []
     each, held = _without_repeats(cells), claimed(store.folder)
     for cell in each:
-        is_settled = not force and store.cell(cell.spec) not in held
-        done = store.finished(cell.spec, cell.seeds, with_models=with_models) if is_settled else []
+        done = [] if force else store.finished(cell.spec, cell.seeds, with_models=with_models)
+        if len(done) == len(cell.seeds) and store.cell(cell.spec) in held:
+            done = []
         missing = tuple(seed for seed in cell.seeds if seed not in {result.seed for result in done})
         if missing:
             todo.append(replace(cell, seeds=missing))

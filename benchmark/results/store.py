@@ -53,6 +53,12 @@ class Store:
         """Where the checkpoints of a run lie."""
         return [self.checkpoint(spec, seed, fit) for fit in get_args(Fit)]
 
+    def superfluous_checkpoints(self, spec: Spec) -> list[Path]:
+        """Where checkpoints lie of those runs of a cell that are stored and did not fail."""
+        start = f"{spec.key}-s"
+        found = self.cell(spec).parent.glob(f"{start}*.pt")
+        return [file for file in found if self.finished(spec, [int(file.name.removeprefix(start).partition(".")[0])])]
+
     def files(self, spec: Spec, seed: int) -> list[Path]:
         """All that may be written of a run: its result, its model and its checkpoints."""
         return [self.path(spec, seed), self.model(spec, seed), *self.checkpoints(spec, seed)]

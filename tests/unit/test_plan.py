@@ -74,6 +74,16 @@ class TestPlan:
         assert set(store.path(spec_of(), 0).parent.iterdir()) == before
         assert plan([cell_of(spec_of(), (0, 1))], store, force=False).todo == []
 
+    def test_of_a_cell_that_was_left_in_part_the_rest_is_to_do_and_old_checkpoints_go(self, store: Store):
+        self.save(store, 0)
+        self.save(store, 1, "failed")
+        for seed in (0, 1):
+            store.checkpoint(spec_of(), seed, "refit").write_bytes(b"")
+        claims._path(store.cell(spec_of()), 0).write_text(claims._identity(os.getpid()) + "1")
+        found = plan([cell_of(spec_of(), (0, 1))], store, force=False)
+        assert [cell.seeds for cell in found.todo] == [(1,)]
+        assert store.superfluous_checkpoints(spec_of()) == [store.checkpoint(spec_of(), 0, "refit")]
+
     def test_other_settings_do_not_count(self, store: Store):
         self.save(store, 0)
         cells = [cell_of(spec_of({"lr": 0.7}), (0,)), cell_of(spec_of(protocol="literature"), (0,))]
