@@ -131,8 +131,8 @@ def test_the_picture_shows_each_method_once_with_the_differences_of_the_board() 
     ]
     words = [text.text for text in drawn.iterfind(f"{SVG}text")]
     assert [words.count(name) for name in ("ALE (2016)", "ESZSL (2015)", "f-CLSWGAN (2018)", "awa1")] == [1, 1, 0, 1]
-    assert {"higher in 1 of 3 (1 clear of 0)", "lower in 2 (2)"} <= {*words}
-    assert "higher in 1 of 3 (1 clear of 0), lower in 2 (2)" in page(results)
+    assert {"higher in 1 of 3", "lower in 2", "clear of 0: 1 and 2"} <= {*words}
+    assert "higher in 1 of 3, lower in 2, clear of 0: 1 and 2" in page(results)
     circles = {c.get("cx"): c.get("class") for c in drawn.iterfind(f"{SVG}g/{SVG}circle")}
     zero = next(float(line.get("x1", "")) for line in drawn.iterfind(f"{SVG}line[@class='zero']"))
     assert sorted(float(x or "") > zero for x in circles) == [False, True]
@@ -148,7 +148,7 @@ def test_what_is_drawn_lies_within_the_picture_for_any_difference() -> None:
             assert 0 <= float(text.get("x", "")) <= width
             assert 0 < float(text.get("y", "")) < height
         for line in drawn.iter(f"{SVG}line"):
-            assert effect.NAMES < float(line.get("x1", "")) <= float(line.get("x2", "")) <= width
+            assert svg.NAMES < float(line.get("x1", "")) <= float(line.get("x2", "")) <= width
         assert sum(text.text == "0" for text in drawn.iter(f"{SVG}text")) == 1
 
 
@@ -191,7 +191,7 @@ def test_ranks_are_drawn_for_each_data_set_and_in_the_mean_within_the_picture() 
     legend, marks = places[:3], places[3:]
     assert len(set(marks[:2])) == 2  # at the same rank, side by side
     assert marks[5] == pytest.approx(marks[8] + 10)  # ESZSL's ties are three there, f-CLSWGAN's is alone
-    assert all(ranks.NAMES < place < svg.WIDTH for place in marks)
+    assert all(svg.NAMES < place < svg.WIDTH for place in marks)
     assert all(0 < place < svg.WIDTH for place in legend)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmark.boards.comparison import bootstrap, clear_of_zero, comparisons
-from benchmark.boards.pictures.svg import LINE, WIDTH, lines_of, picture, rule, words
+from benchmark.boards.pictures.svg import LINE, NAMES, WIDTH, lines_of, picture, rule, words
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import ACCURACIES, by_interest, in_order, name_of
 from benchmark.boards.wording import between
@@ -21,7 +21,7 @@ MEASURE, BOOTSTRAPPED = "H calibrated", "H_calibrated"
 STUDIED = LOSSES.studied.contrasts[0][0]
 
 #: Lengths in pixels.
-NAMES, _TOP, _BOTTOM, _GAP = 172, 92, 44, 18
+_TOP, _BOTTOM, _GAP = 92, 60, 18
 #: Colours of Okabe and Ito (colour-blind safe).
 _STYLE = """
 .default { stroke: #0072b2 } .default.told { fill: #0072b2 }
@@ -73,12 +73,13 @@ def effects(boards: Mapping[Board, Sequence[Row]]) -> dict[str, list[Effect]]:
     return found
 
 
-def tally(found: Sequence[Effect]) -> tuple[str, str]:
-    """``higher in 9 of 20 (2 clear of 0)``, and how often it is lower."""
+def tally(found: Sequence[Effect]) -> tuple[str, str, str]:
+    """``higher in 9 of 20``, ``lower in 11``, and ``clear of 0: 2 and 1``."""
     higher, lower = ([e for e in found if sign * e.mean > 0] for sign in (1, -1))
     return (
-        f"higher in {len(higher)} of {len(found)} ({sum(e.told for e in higher)} clear of 0)",
-        f"lower in {len(lower)} ({sum(e.told for e in lower)})",
+        f"higher in {len(higher)} of {len(found)}",
+        f"lower in {len(lower)}",
+        f"clear of 0: {sum(e.told for e in higher)} and {sum(e.told for e in lower)}",
     )
 
 
@@ -94,7 +95,7 @@ def _picture(columns: Mapping[str, Sequence[Effect]]) -> str:
     scale = _Scale(columns)
     losses = f"{LOSSES.studied.title} minus {LOSSES[LOSSES.reference].title}"
     title = f"{losses} in calibrated H, in percentage points, with 95 % intervals over seeds and classes"
-    drawn = [*_legend(44), *lines_of(names, _TOP, NAMES)]
+    drawn = [*_legend(44), *lines_of(names, _TOP)]
     for column, dataset in enumerate(columns):
         drawn += words(scale.x(column, 0), _TOP - 24, dataset, "head")
         drawn += [*_axis(scale, column, bottom), *_column(scale, column, columns[dataset], names)]

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from benchmark.boards.comparison import Ranking, rankings
-from benchmark.boards.pictures.svg import LINE, WIDTH, lines_of, picture, rule, words
+from benchmark.boards.pictures.svg import LINE, NAMES, WIDTH, lines_of, picture, rule, words
 from benchmark.boards.rows import Board, Row
 from benchmark.boards.view import ACCURACIES, by_interest, name_of, unseen_classes
 from benchmark.registries import LOSSES
@@ -20,7 +20,7 @@ DRAWN = (LOSSES.absent, False)
 FEW_DATASETS = 10
 
 #: Lengths in pixels.
-NAMES, _TOP, _BOTTOM, _RIGHT = 172, 92, 34, 24
+_TOP, _BOTTOM, _RIGHT = 92, 34, 24
 #: Colours of Okabe and Ito (colour-blind safe); each data set has a shape of its own too.
 _STYLE = """
 .mean { stroke: #1a212b; stroke-width: 3 } .of { stroke-width: 1.4; fill: none }
@@ -83,7 +83,7 @@ def _picture(found: Ranking, names: Sequence[str]) -> str:
     def x(rank: float) -> float:
         return NAMES + 14 + (WIDTH - NAMES - 14 - _RIGHT) * (rank - 1) / (len(names) - 1)
 
-    drawn = [*_legend(found.datasets), *lines_of(names, _TOP, NAMES)]
+    drawn = [*_legend(found.datasets), *lines_of(names, _TOP)]
     for rank in range(1, len(names) + 1):
         drawn.append(rule(x(rank), _TOP, bottom))
         drawn += [*words(x(rank), _TOP - 6, str(rank), "muted"), *words(x(rank), bottom + 16, str(rank), "muted")]

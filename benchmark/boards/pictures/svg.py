@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from benchmark.boards import HEADER
 
-#: Lengths in pixels: of a picture, and of a line of it.
-WIDTH, LINE = 980, 20
+#: Lengths in pixels: of a picture, of a line of it, and of what names of rows take on the left.
+WIDTH, LINE, NAMES = 980, 20, 196
 #: A ground of its own: a page's theme may differ from the system's.
 _STYLE = """
 text { font: 12px system-ui, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; fill: #1a212b }
@@ -35,14 +35,14 @@ def picture(title: str, height: float, style: str, drawn: Iterable[str]) -> str:
     return HEADER + "\n".join(lines) + "\n"
 
 
-def lines_of(names: Iterable[str], top: float, right: float) -> list[str]:
-    """A line for each of ``names``, from ``top`` downwards, every other one on a band; names end left of ``right``."""
+def lines_of(names: Iterable[str], top: float) -> list[str]:
+    """A line for each of ``names``, from ``top`` downwards, every other one on a band."""
     drawn = []
     for i, name in enumerate(names):
         y = top + LINE * i
         if i % 2 == 0:
             drawn.append(f'<rect class="band" y="{y}" width="{WIDTH}" height="{LINE}"/>')
-        drawn += words(right - 8, y + 14, name, anchor="end")
+        drawn += words(NAMES - 8, y + 14, name, anchor="end")
     return drawn
 
 
