@@ -37,8 +37,9 @@ class SDGZSL(GenerativeMethod):
     reconstructed features: of the classes of the batch, all seen.
 
     On CUB2010 (seed 0) the loss teaches h_s most of what it holds: with ``none`` AUSUC is 17.3, with ``mse`` 31.5 and
-    with ``remse`` 37.3. One class in 150 is the right one, so that the relation's squared error is small wherever all are
-    denied; a ``relation_weight`` of 100 or 1,000 helps little (``medium``, validation: 19.4 and 18.1, before 16.4).
+    with ``remse`` 37.3. One class in 150 is the right one, so that the relation's squared error is small wherever all
+    are denied; a ``relation_weight`` of 100 or 1,000 helps little (``medium``, validation: 19.4 and 18.1, before
+    16.4).
 
     Ours against the release (uqzhichen/SDGZSL), of which no effect was measured:
 
