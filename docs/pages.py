@@ -55,8 +55,10 @@ def _sections(obj: type) -> list[Any]:
 def _settings(entry: Entry[Any], file: ConfigFile) -> Iterator[str]:
     """What can be set: what it means, and what it is by default and in each profile."""
     schema: type[Config] = entry.obj.Config
-    small = file.profiles["small"].hparams if "small" in file.profiles else {}
-    layers = {name: small | of.hparams if name == "medium" else of.hparams for name, of in file.profiles.items()}
+    layers = {
+        name: {key: value for layer in file.profile_layers(name, "", "").values() for key, value in layer.items()}
+        for name in file.profiles
+    }
     yield "## Settings"
     if not schema.model_fields:
         yield "There are none."

@@ -15,7 +15,7 @@ from benchmark.boards.rows import Row, boards, metric
 from benchmark.boards.view import name_of
 from benchmark.files import write_whole
 from benchmark.registries import LOSSES
-from benchmark.report.analysis import Group, grouped, median_run
+from benchmark.report.analysis import grouped, median_run
 from benchmark.report.canvas import CLASS_STYLES, render
 from benchmark.results.published import stored
 
@@ -28,7 +28,7 @@ NAMED = 6
 RIGHT = 68
 
 
-def rows() -> list[tuple[Group, Row]]:
+def rows() -> list[Row]:
     """The methods without a regression loss or settings given by hand, each in its better profile; the best first."""
     found = [
         rows
@@ -36,11 +36,12 @@ def rows() -> list[tuple[Group, Row]]:
         if (board.dataset, board.features, board.protocol, board.partition) == (DATASET, FEATURES, PROTOCOL, "proposed")
     ]
     (board,) = found
-    groups = [group for group in grouped(board) if LOSSES.absent in group.rows and not group.tuned]
-    chosen = [(group, group.rows[LOSSES.absent]) for group in groups]
-    default = [(group, row) for group, row in chosen if not row.spec.hparam_overrides]
-    best = {group.method: (group, row) for group, row in sorted(default, key=lambda pair: _ausuc(pair[1]))}
-    return sorted(best.values(), key=lambda pair: -_ausuc(pair[1]))
+    chosen = [group.rows[LOSSES.absent] for group in grouped(board) if LOSSES.absent in group.rows and not group.tuned]
+    best: dict[str, Row] = {}
+    for row in sorted(chosen, key=lambda row: -_ausuc(row)):
+        if not row.spec.hparam_overrides:
+            best.setdefault(row.spec.method, row)
+    return list(best.values())
 
 
 def draw() -> Figure:
@@ -48,9 +49,9 @@ def draw() -> Figure:
     figure = Figure(figsize=(7.0, 3.6), layout="constrained")
     axis = figure.subplots()
     methods = rows()
-    for _, row in reversed(methods[NAMED:]):
-        _curve(axis, row, color="0.82", linewidth=0.9, label="others" if row is methods[-1][1] else None)
-    for (_, row), look in zip(methods[:NAMED], CLASS_STYLES[1:], strict=False):
+    for row in reversed(methods[NAMED:]):
+        _curve(axis, row, color="0.82", linewidth=0.9, label="others" if row is methods[-1] else None)
+    for row, look in zip(methods[:NAMED], CLASS_STYLES[1:], strict=False):
         label = f"{name_of(row)}: {_ausuc(row):.1f}"
         _curve(axis, row, color=look.color, linestyle=look.line, marker=look.marker, label=label)
     _equal_h(axis)
