@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.files import ROOT
+from benchmark.results import claims
 
 #: A method that is fitted once there is no file ``wait``, and writes a line into a diary whenever it begins.
 PLUGIN = """
@@ -154,6 +155,11 @@ def rubbish(out: Path) -> list[str]:
     """Files in the folder of results that are none: parts of files, and claims; but for what is known of Slurm jobs."""
     files = [path for path in (out / "results").rglob("*") if path.is_file()]
     return [path.name for path in files if path.suffix != ".json" and path.parent.name != ".slurm"]
+
+
+def leave_claim(name: Path) -> None:
+    """Leave the claim of ``name`` of a process that is dead: of this one's number, started at another time."""
+    claims._path(name, 0).write_text(claims._identity(os.getpid()) + "1")
 
 
 def descendants(process: int) -> list[int]:

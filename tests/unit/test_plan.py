@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import pytest
 from benchmark.engine.jobs import RunJob
 from benchmark.engine.plan import plan
 from benchmark.errors import InputError
-from benchmark.results import claims
 from benchmark.results.record import Result
 from benchmark.results.store import Store
 from tests.reference.cells import cell_of, register_toys, spec_of
+from tests.reference.faults import leave_claim
 from tests.reference.toy import make_result
 
 
@@ -66,8 +65,7 @@ class TestPlan:
         before = set(store.path(spec_of(), 0).parent.iterdir())
         for seed in (0, 1):
             store.checkpoint(spec_of(), seed, "refit").write_bytes(b"")
-        dead = claims._identity(os.getpid()) + "1"  # a process of this number that started at another time
-        claims._path(store.cell(spec_of()), 0).write_text(dead)
+        leave_claim(store.cell(spec_of()))
         found = plan([cell_of(spec_of(), (0, 1))], store, force=False)
         assert [cell.seeds for cell in found.todo] == [(0, 1)]
         assert list(RunJob(found.todo[0], store.folder).run()) == kept, "it is not run again"
@@ -79,7 +77,7 @@ class TestPlan:
         self.save(store, 1, "failed")
         for seed in (0, 1):
             store.checkpoint(spec_of(), seed, "refit").write_bytes(b"")
-        claims._path(store.cell(spec_of()), 0).write_text(claims._identity(os.getpid()) + "1")
+        leave_claim(store.cell(spec_of()))
         found = plan([cell_of(spec_of(), (0, 1))], store, force=False)
         assert [cell.seeds for cell in found.todo] == [(1,)]
         assert store.superfluous_checkpoints(spec_of()) == [store.checkpoint(spec_of(), 0, "refit")]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from benchmark import run
-from benchmark.results import claims
 from benchmark.results.store import Store
+from tests.reference.faults import leave_claim
 from tests.reference.toy import make_result
 
 
@@ -34,7 +33,6 @@ def test_the_claim_of_a_command_that_was_killed_after_it_rendered_is_removed(tmp
     store.save(make_result())
     run._render(tmp_path, store, [])
     left = sorted(store.folder.iterdir())
-    dead = claims._identity(os.getpid()) + "1"  # a process of this number that started at another time
-    claims._path(store.folder / run.UNRENDERED, 0).write_text(dead)
+    leave_claim(store.folder / run.UNRENDERED)
     run._render(tmp_path, store, [])
     assert sorted(store.folder.iterdir()) == left
