@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m benchmark.search",
-        description="Search the settings of each method, loss and data set in the ranges of the method's YAML. The "
+        description="Search the settings of each method, loss and data set in the ranges of their YAMLs. The "
         "value of a trial is the AUSUC (H where the method says so) on validation classes and images; test images are "
         "never loaded.",
         epilog=EXAMPLES,
@@ -133,12 +133,13 @@ def _outcome(end: Progress) -> list[str]:
     if end.found is None:
         return [NONE, NONE, end.ended or NONE]
     default = end.found.trials[0].value
-    settings = " ".join(f"{name}={_short(value)}" for name, value in end.found.hparams.items())
+    found = [f"{name}={_short(value)}" for name, value in end.found.hparams.items()]
+    found += [f"loss:{name}={_short(value)}" for name, value in end.found.loss_parameters.items()]
     note = f" ({end.ended})" if end.ended else ""
     return [
         NONE if default is None else f"{default:.1f}",
         f"{end.found.value:.1f}",
-        (settings or "the defaults") + note,
+        (" ".join(found) or "the defaults") + note,
     ]
 
 

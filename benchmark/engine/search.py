@@ -27,6 +27,9 @@ from benchmark.results.claims import hold
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+#: Values of the method's settings and, after this prefix, of the loss's parameters, which may have the same names.
+_Values = dict[str, Any]
+_LOSS = "loss:"
 #: Trials that are drawn at random, before the sampler learns from them.
 RANDOM_TRIALS = 5
 
@@ -64,8 +67,7 @@ class SearchJob(Job[Progress]):
             yield Progress(len(trials), found)
             ranges = _ranges(cell)
             while len(trials) < self.n_trials:
-                drawn = _draw(ranges, cell, trials)
-                trials.append(_try(cell, drawn, trials))
+                trials.append(_try(cell, _draw(ranges, cell, trials), trials))
                 found = _tuned(cell, trials)
                 if found:
                     tuned.save(self._file, found)
@@ -110,18 +112,26 @@ def _criterion(cell: Cell) -> Criterion:
 
 
 def _ranges(cell: Cell) -> dict[str, Range]:
-    """What is searched: the ranges of the YAML, but for what the user set and for the weight of an absent loss."""
+    """What is searched: the ranges of the YAMLs, but for what the user set and for the weight of an absent loss."""
     spec = cell.spec
-    fixed = set(spec.hparam_overrides) | ({"regression_weight"} if LOSSES[spec.loss].absent else set())
-    ranges = load_file(METHODS[spec.method].config_file).search
+    fixed = set(_joined(spec.hparam_overrides, spec.loss_overrides))
+    if LOSSES[spec.loss].absent:
+        fixed.add("regression_weight")
+    files = METHODS[spec.method].config_file, LOSSES[spec.loss].config_file
+    ranges = _joined(*(load_file(file).search for file in files))
     return {name: found for name, found in ranges.items() if name not in fixed}
 
 
-def _draw(ranges: Mapping[str, Range], cell: Cell, trials: Sequence[Trial]) -> dict[str, Any]:
+def _joined(hparams: Mapping[str, Any], loss_parameters: Mapping[str, Any]) -> _Values:
+    return {**hparams, **{_LOSS + name: value for name, value in loss_parameters.items()}}
+
+
+def _draw(ranges: Mapping[str, Range], cell: Cell, trials: Sequence[Trial]) -> _Values:
     """The settings of the next trial, from the ranges and what the earlier trials came to; none for the first.
 
     Each draw has a random state of its own, so that an interrupted search goes on as if it had not been. The state does
-    not depend on the loss: the losses of a method begin with the same random trials.
+    not depend on the loss: the losses of a method begin with the same random trials, as the settings of the method are
+    drawn before those of the loss.
     """
     import optuna
 
@@ -135,7 +145,8 @@ def _draw(ranges: Mapping[str, Range], cell: Cell, trials: Sequence[Trial]) -> d
     )
     for trial in trials:
         # The defaults may lie outside of the ranges, and a changed YAML may leave earlier trials there.
-        drawn = {name: {**spec.hparams, **trial.hparams}[name] for name in ranges}
+        values = _joined(spec.hparams | trial.hparams, spec.loss_parameters | trial.loss_parameters)
+        drawn = {name: values[name] for name in ranges}
         if trial.value is not None and all(_within(drawn[name], found) for name, found in ranges.items()):
             study.add_trial(optuna.trial.create_trial(params=drawn, distributions=distributions, value=trial.value))
     return study.ask(distributions).params
@@ -159,19 +170,23 @@ def _within(value: Any, found: Range) -> bool:
     return found.low is not None and found.high is not None and found.low <= value <= found.high
 
 
-def _try(cell: Cell, drawn: dict[str, Any], trials: Sequence[Trial]) -> Trial:
+def _try(cell: Cell, drawn: _Values, trials: Sequence[Trial]) -> Trial:
+    hparams = {name: value for name, value in drawn.items() if not name.startswith(_LOSS)}
+    loss_parameters = {name.removeprefix(_LOSS): value for name, value in drawn.items() if name not in hparams}
     for earlier in trials:
-        if earlier.hparams == drawn:  # choices alone can repeat, and would come to the same
+        # Choices alone can repeat, and would come to the same.
+        if (earlier.hparams, earlier.loss_parameters) == (hparams, loss_parameters):
             return earlier.model_copy(update={"seconds": 0.0})
     start = time.perf_counter()
     value, error = None, None
     try:
-        value = validate_cell(replace(cell, spec=with_layer(cell.spec, "search", drawn)))
+        value = validate_cell(replace(cell, spec=with_layer(cell.spec, "search", hparams, loss_parameters)))
     except (InputError, Incompatible):
         raise
     except Exception as reason:
         error = without_paths(one_line(reason))
-    return Trial(hparams=drawn, value=value, seconds=round(time.perf_counter() - start, 2), error=error)
+    seconds = round(time.perf_counter() - start, 2)
+    return Trial(hparams=hparams, loss_parameters=loss_parameters, value=value, seconds=seconds, error=error)
 
 
 def _tuned(cell: Cell, trials: Sequence[Trial]) -> Tuned | None:
@@ -191,6 +206,7 @@ def _tuned(cell: Cell, trials: Sequence[Trial]) -> Tuned | None:
         profile=spec.profile,
         overrides=spec.hparam_overrides,
         hparams=trials[-number].hparams,
+        loss_parameters=trials[-number].loss_parameters,
         value=value,
         criterion=f"{_criterion(cell)} on validation",
         seeds=list(cell.seeds),

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.api import AUTO, Dataset, LossConfig, MethodConfig
 from benchmark.config import Layer, Profile, load_file, resolve
-from benchmark.engine.tuned import layer
+from benchmark.engine.tuned import found_for
 from benchmark.errors import InputError
 from benchmark.registries import DATASETS, LOSSES, METHODS
 from benchmark.results.record import Protocol, Spec
@@ -69,25 +69,32 @@ def make_spec(
     )
     if tuned is None:
         return spec
-    where, found, trials = layer(tuned, spec)
-    return with_layer(spec, where, found, trials)
+    where, found = found_for(spec, tuned)
+    return with_layer(spec, where, found.hparams, found.loss_parameters, tuned=len(found.trials))
 
 
-def with_layer(spec: Spec, where: str, hparams: dict[str, Any], tuned: int = 0) -> Spec:
-    """``spec`` with a layer of settings between its method's defaults and what the user set.
+def with_layer(
+    spec: Spec, where: str, hparams: dict[str, Any], loss_parameters: dict[str, Any], *, tuned: int = 0
+) -> Spec:
+    """``spec`` with a layer of settings between the defaults of its method and loss and what the user set of them.
 
     Args:
         spec: complete settings.
         where: where the layer comes from, for messages.
-        hparams: the layer.
+        hparams: the layer over the method's settings.
+        loss_parameters: the one over the loss's.
         tuned: the trials of the search that chose it; 0 if none did.
 
     Raises:
         InputError: a key or value is wrong.
     """
     layers = {"defaults": spec.hparams, where: hparams, f"--set of {spec.method}": spec.hparam_overrides}
-    settings = _merge(METHODS[spec.method].obj.Config, layers)
-    return Spec(**{**spec.model_dump(), "hparams": settings, "tuned": tuned})
+    of_loss = {"defaults": spec.loss_parameters, where: loss_parameters, f"--loss {spec.loss}": spec.loss_overrides}
+    settings = {
+        "hparams": _merge(METHODS[spec.method].obj.Config, layers),
+        "loss_parameters": resolve(LOSSES[spec.loss].obj.Config, of_loss).model_dump(),
+    }
+    return Spec(**{**spec.model_dump(), **settings, "tuned": tuned})
 
 
 def _method_settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import ConfigDict, Field
@@ -20,13 +20,15 @@ class Trial(Config):
     """One trial of a search.
 
     Attributes:
-        hparams: what it drew; empty for the first, which takes the defaults.
+        hparams: what it drew for the method; empty for the first, which takes the defaults.
+        loss_parameters: what it drew for the loss.
         value: the criterion on validation, in percent, averaged over the seeds; None where a run failed.
         seconds: the wall time that it took.
         error: why it failed.
     """
 
     hparams: JsonDict
+    loss_parameters: JsonDict = Field(default_factory=dict)
     value: float | None
     seconds: float
     error: str | None = None
@@ -44,7 +46,8 @@ class Tuned(Config):
         partition: the division of the classes; ``split`` in files.
         profile: the budget that the settings lie over; None in files from before there were any.
         overrides: what the user set of the method, which was not searched.
-        hparams: the layer: what the best trial drew.
+        hparams: the layer: what the best trial drew for the method.
+        loss_parameters: and for the loss; empty in files from before any were searched.
         value: that trial's criterion.
         criterion: what was maximised.
         seeds: the seeds that every trial was run with.
@@ -64,6 +67,7 @@ class Tuned(Config):
     profile: Profile | None = None
     overrides: JsonDict = Field(default_factory=dict)
     hparams: JsonDict
+    loss_parameters: JsonDict = Field(default_factory=dict)
     value: float
     criterion: str
     seeds: list[int]
@@ -104,8 +108,8 @@ def save(file: Path, tuned: Tuned) -> None:
     write_whole(file, f"# written by python -m benchmark.search\n{content}")
 
 
-def layer(folder: Path, spec: Spec) -> tuple[str, dict[str, Any], int]:
-    """Where the settings for runs of ``spec`` come from, the settings, and how many trials they were the best of.
+def found_for(spec: Spec, folder: Path) -> tuple[str, Tuned]:
+    """Where the settings for runs of ``spec`` come from, and what was found there.
 
     Raises:
         InputError: there are none, or they are for something else.
@@ -117,4 +121,4 @@ def layer(folder: Path, spec: Spec) -> tuple[str, dict[str, Any], int]:
         raise InputError(f"--tuned: {file} does not exist; python -m benchmark.search {command} makes it")
     if problem := tuned.mismatch(spec):
         raise InputError(f"{file}: was searched for {problem}; search anew with another --tuned folder")
-    return str(file), tuned.hparams, len(tuned.trials)
+    return str(file), tuned

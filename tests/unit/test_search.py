@@ -32,8 +32,8 @@ def found(folder: Path, loss: str = "mse") -> tuned.Tuned:
     return record
 
 
-def essence(record: tuned.Tuned) -> list[tuple[dict[str, Any], float | None]]:
-    return [(trial.hparams, trial.value) for trial in record.trials]
+def essence(record: tuned.Tuned) -> list[dict[str, Any]]:
+    return [trial.model_dump(exclude={"seconds"}) for trial in record.trials]
 
 
 def test_the_first_trial_takes_the_defaults_and_the_best_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -49,6 +49,33 @@ def test_the_first_trial_takes_the_defaults_and_the_best_wins(tmp_path: Path, ca
     assert record.trials[values.index(record.value)].hparams == record.hparams
     assert len({str(trial.hparams) for trial in record.trials}) == 8
     assert f"{record.value:.1f}" in capsys.readouterr().out
+
+
+def test_parameters_of_the_loss_are_searched_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert go(tmp_path / "tuned", 6, "--loss", "remse", "remse:alpha=0.5", "mse") == 0
+    record = found(tmp_path / "tuned", "remse")
+    assert record.trials[0].loss_parameters == {}
+    for trial in record.trials[1:]:
+        assert set(trial.loss_parameters) == {"alpha", "beta"}
+        assert all(0 <= value <= 1 for value in trial.loss_parameters.values())
+    assert len({str(trial.loss_parameters) for trial in record.trials}) == 6
+    best = max(record.trials, key=lambda trial: trial.value or 0)
+    assert (record.hparams, record.loss_parameters) == (best.hparams, best.loss_parameters)
+    # What the user set is not searched, nor what another loss has.
+    assert set(found(tmp_path / "tuned", "remse,alpha=0.5").trials[1].loss_parameters) == {"beta"}
+    assert found(tmp_path / "tuned").trials[1].loss_parameters == {}
+    assert f"loss:alpha={record.loss_parameters['alpha']:.3g}" in capsys.readouterr().out
+
+    arguments = [*FAST, "--seeds", "0", "--tuned", str(tmp_path / "tuned"), "--out", str(tmp_path / "out")]
+    assert run.main([*arguments, "--loss", "remse", "remse:alpha=0.5"]) == 0
+    results = {result.spec.loss_label: result for result in Store(tmp_path / "out" / "results")}
+    spec = results["remse"].spec
+    assert {key: spec.loss_parameters[key] for key in record.loss_parameters} == record.loss_parameters
+    assert results["remse:alpha=0.5"].spec.loss_parameters["alpha"] == 0.5
+    for label, file in (("remse", record), ("remse:alpha=0.5", found(tmp_path / "tuned", "remse,alpha=0.5"))):
+        selection = results[label].selection
+        assert selection is not None
+        assert selection.value == pytest.approx(file.value, rel=1e-12)
 
 
 def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
