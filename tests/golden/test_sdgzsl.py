@@ -121,7 +121,7 @@ def slow_disentangling(
             share = 1 / (1 + math.exp(-slow_pair(method.relation, semantic, batch.attributes[c].tolist())))
             value += config.relation_weight * (share - (c == y)) ** 2 / (n_images * batch.n_seen)
         # The log-odds that the halves belong together, of which the total correlation is the mean.
-        value += independence * slow_mlp(method.discriminator, codes)[0] / n_images
+        value += independence * slow_layer(method.discriminator, codes)[0] / n_images
         predicted.append(slow_layer(method.regressor, semantic))
     return value + weight * slow_class_loss(predicted, batch) if weight else value
 
@@ -142,8 +142,8 @@ def slow_discrimination(method: Any, codes: list[Row], order: list[int]) -> floa
     """Cross-entropy of telling codes from those whose second half is of the image ``order`` says."""
     half, total = method.config.semantic, 0.0
     for i, other in enumerate(order):
-        together = slow_mlp(method.discriminator, codes[i])[0]
-        apart = slow_mlp(method.discriminator, codes[i][:half] + codes[other][half:])[0]
+        together = slow_layer(method.discriminator, codes[i])[0]
+        apart = slow_layer(method.discriminator, codes[i][:half] + codes[other][half:])[0]
         total -= math.log(1 / (1 + math.exp(-together))) + math.log(1 - 1 / (1 + math.exp(-apart)))
     return total / (2 * len(order))
 
@@ -181,8 +181,8 @@ def test_dropout_is_of_the_inputs_and_of_the_codes_in_training():
 
 
 @pytest.mark.parametrize("dependent", [True, False])
-def test_the_discriminator_learns_to_estimate_the_total_correlation(dependent: bool):
-    """Halves that are alike have a large one, and those that are drawn apart have none."""
+def test_the_discriminator_finds_no_total_correlation(dependent: bool):
+    """It is linear, as the authors': not even of halves that are alike does its estimate leave 0."""
     data, _ = make_batch()
     method = SDGZSL(data.meta, SDGZSL.Config(hidden=32, noise=2, semantic=2), seeded(0))
     halves = torch.randn(2, 400, 2, generator=seeded(1))
@@ -193,7 +193,7 @@ def test_the_discriminator_learns_to_estimate_the_total_correlation(dependent: b
         method._discriminate(codes, noise).backward()
         optimizer.step()
     estimate = method.discriminator(codes).mean().item()
-    assert estimate > 1 if dependent else abs(estimate) < 0.3
+    assert abs(estimate) < 0.3
 
 
 def test_what_the_loss_learns_is_trained_with_the_networks():
@@ -252,5 +252,5 @@ def test_images_are_classified_and_regressed_from_the_first_half():
 
 @pytest.mark.parametrize("loss_name", [None, "remse"])
 def test_unseen_classes_are_recognised(loss_name: str | None):
-    settings: Any = {"hidden": 128, "semantic": 32, "noise": 4, "lr": 3e-3, "output": "linear"}
+    settings: Any = {"hidden": 128, "semantic": 32, "noise": 4, "lr": 3e-3, "output": "linear", "divergence_epochs": 25}
     assert unseen_accuracy(SDGZSL, loss_name, 15, **settings) > 0.5
