@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,10 +192,10 @@ def _try(cell: Cell, drawn: _Values, trials: Sequence[Trial]) -> Trial:
 
 def _tuned(cell: Cell, trials: Sequence[Trial]) -> Tuned | None:
     """The record of ``trials``, whose best is the first of the highest value; None where all failed."""
-    values = [(trial.value, -number) for number, trial in enumerate(trials) if trial.value is not None]
-    if not values:
+    tried = [(trial.value, trial) for trial in trials if trial.value is not None]
+    if not tried:
         return None
-    value, number = max(values)
+    value, best = max(tried, key=itemgetter(0))
     spec = cell.spec
     return Tuned(
         method=spec.method,
@@ -205,8 +206,8 @@ def _tuned(cell: Cell, trials: Sequence[Trial]) -> Tuned | None:
         partition=spec.partition,
         profile=spec.profile,
         overrides=spec.hparam_overrides,
-        hparams=trials[-number].hparams,
-        loss_parameters=trials[-number].loss_parameters,
+        hparams=best.hparams,
+        loss_parameters=best.loss_parameters,
         value=value,
         criterion=f"{_criterion(cell)} on validation",
         seeds=list(cell.seeds),
